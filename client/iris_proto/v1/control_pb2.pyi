@@ -1,0 +1,165 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class GetStatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListRequest(_message.Message):
+    __slots__ = ("service",)
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    def __init__(self, service: _Optional[str] = ...) -> None: ...
+
+class Status(_message.Message):
+    __slots__ = ("version", "pid", "uptime", "host", "listeners", "services", "draining", "memory", "conditions")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    UPTIME_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    LISTENERS_FIELD_NUMBER: _ClassVar[int]
+    SERVICES_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
+    CONDITIONS_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    pid: int
+    uptime: float
+    host: str
+    listeners: _containers.RepeatedCompositeFieldContainer[Listener]
+    services: _containers.RepeatedCompositeFieldContainer[ServiceStatus]
+    draining: bool
+    memory: int
+    conditions: _containers.RepeatedCompositeFieldContainer[Condition]
+    def __init__(self, version: _Optional[str] = ..., pid: _Optional[int] = ..., uptime: _Optional[float] = ..., host: _Optional[str] = ..., listeners: _Optional[_Iterable[_Union[Listener, _Mapping]]] = ..., services: _Optional[_Iterable[_Union[ServiceStatus, _Mapping]]] = ..., draining: bool = ..., memory: _Optional[int] = ..., conditions: _Optional[_Iterable[_Union[Condition, _Mapping]]] = ...) -> None: ...
+
+class Listener(_message.Message):
+    __slots__ = ("purpose", "address")
+    PURPOSE_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    purpose: str
+    address: str
+    def __init__(self, purpose: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
+
+class Condition(_message.Message):
+    __slots__ = ("name", "detail")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    detail: str
+    def __init__(self, name: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
+
+class ServiceStatus(_message.Message):
+    __slots__ = ("service", "key", "node", "peers", "attachments", "clusters", "subscriptions", "pending", "queued", "counters")
+    class CountersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    PEERS_FIELD_NUMBER: _ClassVar[int]
+    ATTACHMENTS_FIELD_NUMBER: _ClassVar[int]
+    CLUSTERS_FIELD_NUMBER: _ClassVar[int]
+    SUBSCRIPTIONS_FIELD_NUMBER: _ClassVar[int]
+    PENDING_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
+    COUNTERS_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    key: str
+    node: str
+    peers: int
+    attachments: int
+    clusters: int
+    subscriptions: int
+    pending: int
+    queued: int
+    counters: _containers.ScalarMap[str, int]
+    def __init__(self, service: _Optional[str] = ..., key: _Optional[str] = ..., node: _Optional[str] = ..., peers: _Optional[int] = ..., attachments: _Optional[int] = ..., clusters: _Optional[int] = ..., subscriptions: _Optional[int] = ..., pending: _Optional[int] = ..., queued: _Optional[int] = ..., counters: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class Node(_message.Message):
+    __slots__ = ("service", "node", "name", "state", "address", "since", "incarnation", "version", "round_trip")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ROUND_TRIP_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    node: str
+    name: str
+    state: str
+    address: str
+    since: float
+    incarnation: int
+    version: str
+    round_trip: float
+    def __init__(self, service: _Optional[str] = ..., node: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., address: _Optional[str] = ..., since: _Optional[float] = ..., incarnation: _Optional[int] = ..., version: _Optional[str] = ..., round_trip: _Optional[float] = ...) -> None: ...
+
+class NodeList(_message.Message):
+    __slots__ = ("nodes",)
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    nodes: _containers.RepeatedCompositeFieldContainer[Node]
+    def __init__(self, nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ...) -> None: ...
+
+class Cluster(_message.Message):
+    __slots__ = ("service", "name", "members", "nodes", "patterns")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    PATTERNS_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    name: str
+    members: int
+    nodes: _containers.RepeatedCompositeFieldContainer[ClusterNode]
+    patterns: int
+    def __init__(self, service: _Optional[str] = ..., name: _Optional[str] = ..., members: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[ClusterNode, _Mapping]]] = ..., patterns: _Optional[int] = ...) -> None: ...
+
+class ClusterNode(_message.Message):
+    __slots__ = ("node", "name", "members", "outstanding")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    OUTSTANDING_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    name: str
+    members: int
+    outstanding: int
+    def __init__(self, node: _Optional[str] = ..., name: _Optional[str] = ..., members: _Optional[int] = ..., outstanding: _Optional[int] = ...) -> None: ...
+
+class ClusterList(_message.Message):
+    __slots__ = ("clusters",)
+    CLUSTERS_FIELD_NUMBER: _ClassVar[int]
+    clusters: _containers.RepeatedCompositeFieldContainer[Cluster]
+    def __init__(self, clusters: _Optional[_Iterable[_Union[Cluster, _Mapping]]] = ...) -> None: ...
+
+class Topic(_message.Message):
+    __slots__ = ("service", "filter", "group", "subscribers", "nodes")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    SUBSCRIBERS_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    filter: str
+    group: str
+    subscribers: int
+    nodes: int
+    def __init__(self, service: _Optional[str] = ..., filter: _Optional[str] = ..., group: _Optional[str] = ..., subscribers: _Optional[int] = ..., nodes: _Optional[int] = ...) -> None: ...
+
+class TopicList(_message.Message):
+    __slots__ = ("topics",)
+    TOPICS_FIELD_NUMBER: _ClassVar[int]
+    topics: _containers.RepeatedCompositeFieldContainer[Topic]
+    def __init__(self, topics: _Optional[_Iterable[_Union[Topic, _Mapping]]] = ...) -> None: ...

@@ -1,0 +1,221 @@
+"""The values every room speaks in: frames, their kinds, and who is who.
+
+A :class:`Frame` is the unit on a link or an attachment. Its numbers and names
+are those of ``proto/iris/v1/frame.proto``, which says what each one means; the
+kinds from 64 up are spoken between nodes only and are described in
+``docs/wire.md``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+from typing import Any
+
+NodeId = bytes
+"""16 random bytes, new at every process start."""
+
+AttachmentId = int
+"""A daemon's number for one app's stream; never used twice by one daemon."""
+
+Destination = NodeId | AttachmentId
+"""Where an outbox leads: a peer or an attachment."""
+
+KiB = 1024
+MiB = 1024 * KiB
+
+PART_BYTES = 256 * KiB
+"""A body above this many bytes travels as parts."""
+
+MAX_SIZES = 65_536
+"""Most messages one batch frame may hold."""
+
+
+class Kind(IntEnum):
+    """What a frame is; ``frame.proto`` has the grammar."""
+
+    HELLO = 1
+    WELCOME = 2
+    GOODBYE = 3
+    JOIN = 4
+    LEAVE = 5
+    SUBSCRIBE = 6
+    UNSUBSCRIBE = 7
+    DONE = 8
+    ERROR = 9
+    CANCEL = 10
+    REQUEST = 11
+    REPLY = 12
+    PUSH = 13
+    BROADCAST = 14
+    SURVEY = 15
+    PUBLISH = 16
+    EVENT = 17
+    FLUSH = 18
+    TUNNEL = 19
+    DATA = 20
+    FINISH = 21
+    CREDIT = 22
+    PART = 23
+    # Between nodes only.
+    RECORD = 64  # claims of the sender's registry record; `count` is the version they bring it to
+    RECORD_ACK = 65  # `count`: the version of your record I now hold
+    PUBLISH_ACK = 66  # `count`: the last publish sequence number I received from you
+    LOST = 67  # `count` messages of topic `address` (and `group`) never reached you
+    ACCEPTED = 68  # the call `id` reached its member's node
+
+
+class Code(IntEnum):
+    """Why a call failed."""
+
+    NO_MEMBER = 1
+    NOT_SUPPORTED = 2
+    DEADLINE_EXCEEDED = 3
+    MEMBER_LOST = 4
+    OVERLOADED = 5
+    REJECTED = 6
+    HANDLER_FAILED = 7
+    TOO_LARGE = 8
+    TUNNEL_BROKEN = 9
+    CANCELLED = 10
+    DENIED = 11
+    INVALID = 12
+    SLOW_SUBSCRIBER = 13
+
+
+class Executed(IntEnum):
+    """Did the handler run?"""
+
+    NO = 1
+    MAYBE = 2
+    YES = 3
+
+
+class WhenFull(IntEnum):
+    """What a full queue does to a subscription."""
+
+    DROP_OLDEST = 1
+    DROP_NEWEST = 2
+    BLOCK = 3
+
+
+class Pattern(IntFlag):
+    """What a member handles."""
+
+    REQUEST = 1
+    PUSH = 2
+    BROADCAST = 4
+    SURVEY = 8
+    TUNNEL = 16
+
+
+class Frame:
+    """A header and a body.
+
+    Only the fields that were given live in the instance, the rest are the
+    defaults below: a frame costs as much as what it says, and the codec walks
+    ``vars(frame)``. ``deadline`` and ``sent`` are this node's own notes and
+    never travel: a header's ``remaining_ms`` becomes ``deadline`` when the
+    frame comes in, and is worked out from it again when it leaves.
+    """
+
+    kind: int
+    id: int = 0
+    address: str = ""
+    remaining_ms: int = 0
+    hops: int = 0
+    method: str = ""
+    content_type: str = ""
+    headers: tuple[bytes, ...] = ()  # encoded entries, passed through unread
+    sizes: bytes = b""  # fixed32 little-endian, one per message
+    member: str = ""
+    members: tuple[str, ...] = ()
+    count: int = 0
+    code: int = 0
+    executed: int = 0
+    reason: str = ""
+    detail: str = ""
+    lost: int = 0
+    lost_unknown: bool = False
+    idempotent: bool = False
+    more: bool = False
+    total: int = 0
+    patterns: int = 0
+    concurrency: int = 0
+    group: str = ""
+    when_full: int = 0
+    max_bytes: int = 0
+    version: str = ""
+    node: str = ""
+    seq: int = 0  # PUBLISH between nodes: position in the sender's sequence towards this node
+    full: bool = False  # RECORD: first piece of a whole record, forget what you held
+
+    body: bytes = b""
+
+    deadline: float = math.inf  # monotonic seconds, local
+    sent: bool = False  # has left this node's outbox, local
+
+    def __init__(self, kind: int, **fields: Any) -> None:
+        self.kind = kind
+        self.__dict__.update(fields)
+
+    def copy(self, **changes: Any) -> Frame:
+        """A frame with the same fields but for ``changes``; local notes are not copied, the deadline is."""
+        other = Frame.__new__(Frame)
+        fields = other.__dict__
+        fields.update(self.__dict__)
+        fields.pop("sent", None)
+        fields.update(changes)
+        return other
+
+    @property
+    def messages(self) -> int:
+        """How many messages the body holds."""
+        return len(self.sizes) >> 2 or 1
+
+    def __repr__(self) -> str:
+        said = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if k not in ("kind", "body"))
+        return f"<{_kind_name(self.kind)} {said} body={len(self.body)}B>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Frame) and vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _kind_name(kind: int) -> str:
+    try:
+        return Kind(kind).name
+    except ValueError:
+        return f"KIND_{kind}"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerInfo:
+    """What a handshake proved about the other node."""
+
+    node_id: NodeId
+    name: str
+    incarnation: int = 1
+    address: str = ""
+    features: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What one node says it can be reached for.
+
+    Either ``cluster`` is set (k members of that cluster, and the patterns they
+    handle) or ``topic`` is (k local subscribers, as ``group`` if that is set).
+    """
+
+    members: int
+    cluster: str = ""
+    patterns: int = 0
+    topic: str = ""
+    group: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return (self.cluster, self.topic, self.group)

@@ -1,0 +1,261 @@
+"""One frame, and batches of them (pure): ``iris.v1.Frame`` and ``iris.v1.Batch``.
+
+Decoding checks what every later room relies upon: strings are UTF-8, sizes add
+up, headers stay within their bounds. Numbers out of range, unknown fields and
+unknown kinds are left to whoever understands them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from irisd.model import MAX_SIZES, Frame, KiB
+from irisd.wire.protobuf import FIXED32, LENGTH, VARINT, WireError, read_length, read_varint, skip, varint
+
+MAX_HEADERS = 64
+MAX_HEADERS_BYTES = 8 * KiB
+MAX_MEMBERS = 65_536
+
+_NUMBERS = {
+    1: "kind",
+    2: "id",
+    4: "remaining_ms",
+    5: "hops",
+    12: "count",
+    13: "code",
+    14: "executed",
+    17: "lost",
+    21: "total",
+    22: "patterns",
+    23: "concurrency",
+    25: "when_full",
+    26: "max_bytes",
+    40: "seq",
+}
+_FLAGS = {18: "lost_unknown", 19: "idempotent", 20: "more", 41: "full"}
+_STRINGS = {
+    3: "address",
+    6: "method",
+    7: "content_type",
+    10: "member",
+    15: "reason",
+    16: "detail",
+    24: "group",
+    27: "version",
+    28: "node",
+}
+
+
+def _number_decoder(name: str) -> Callable[[dict[str, Any], bytes, int, int], int]:
+    def decode(fields: dict[str, Any], data: bytes, at: int, end: int) -> int:
+        if at < end and data[at] < 0x80:
+            fields[name] = data[at]
+            return at + 1
+        fields[name], at = read_varint(data, at, end)
+        return at
+
+    return decode
+
+
+def _flag_decoder(name: str) -> Callable[[dict[str, Any], bytes, int, int], int]:
+    def decode(fields: dict[str, Any], data: bytes, at: int, end: int) -> int:
+        value, at = read_varint(data, at, end)
+        fields[name] = bool(value)
+        return at
+
+    return decode
+
+
+def _string_decoder(name: str) -> Callable[[dict[str, Any], bytes, int, int], int]:
+    def decode(fields: dict[str, Any], data: bytes, at: int, end: int) -> int:
+        start, stop = read_length(data, at, end)
+        try:
+            fields[name] = str(data[start:stop], "utf-8")
+        except UnicodeDecodeError:
+            raise WireError(f"{name} is not UTF-8") from None
+        return stop
+
+    return decode
+
+
+def _decode_headers(fields: dict[str, Any], data: bytes, at: int, end: int) -> int:
+    start, stop = read_length(data, at, end)
+    entries = (*fields.get("headers", ()), bytes(data[start:stop]))
+    if len(entries) > MAX_HEADERS or sum(map(len, entries)) > MAX_HEADERS_BYTES:
+        raise WireError(f"headers: more than {MAX_HEADERS} entries or {MAX_HEADERS_BYTES} bytes")
+    fields["headers"] = entries
+    return stop
+
+
+def _decode_members(fields: dict[str, Any], data: bytes, at: int, end: int) -> int:
+    start, stop = read_length(data, at, end)
+    members: list[str] = fields.setdefault("members", [])
+    if len(members) >= MAX_MEMBERS:
+        raise WireError(f"members: more than {MAX_MEMBERS}")
+    try:
+        members.append(str(data[start:stop], "utf-8"))
+    except UnicodeDecodeError:
+        raise WireError("members: not UTF-8") from None
+    return stop
+
+
+def _decode_sizes(fields: dict[str, Any], data: bytes, at: int, end: int) -> int:
+    start, stop = read_length(data, at, end)
+    sizes = fields.get("sizes", b"") + data[start:stop]
+    if len(sizes) & 3 or len(sizes) > 4 * MAX_SIZES:
+        raise WireError(f"sizes: must be whole 32-bit numbers, at most {MAX_SIZES}")
+    fields["sizes"] = sizes
+    return stop
+
+
+_DECODERS: dict[int, Callable[[dict[str, Any], bytes, int, int], int]] = {
+    **{number << 3 | VARINT: _number_decoder(name) for number, name in _NUMBERS.items()},
+    **{number << 3 | VARINT: _flag_decoder(name) for number, name in _FLAGS.items()},
+    **{number << 3 | LENGTH: _string_decoder(name) for number, name in _STRINGS.items()},
+    8 << 3 | LENGTH: _decode_headers,
+    9 << 3 | LENGTH: _decode_sizes,
+    11 << 3 | LENGTH: _decode_members,
+}
+
+
+def sum_sizes(sizes: bytes) -> int:
+    """The bytes a batch's messages have together."""
+    return sum(memoryview(sizes).cast("I")) if sizes else 0
+
+
+def _decode_header(frame: Frame, data: bytes, at: int, end: int) -> None:
+    fields = frame.__dict__
+    decoders = _DECODERS
+    while at < end:
+        tag = data[at]
+        at += 1
+        if tag > 0x7F:
+            tag, at = read_varint(data, at - 1, end)
+        decoder = decoders.get(tag)
+        if decoder is not None:
+            at = decoder(fields, data, at, end)
+        elif tag >> 3 == 9 and tag & 7 == FIXED32:  # unpacked sizes are legal protobuf too
+            if end - at < 4:
+                raise WireError("truncated: sizes")
+            fields["sizes"] = fields.get("sizes", b"") + data[at : at + 4]
+            at += 4
+        else:
+            at = skip(data, at, end, tag & 7)
+
+
+def decode_frame(data: bytes, at: int, end: int, max_body: int) -> Frame:
+    """Decode the ``iris.v1.Frame`` that lies in ``data[at:end]``.
+
+    Raises:
+        WireError: It is malformed, its sizes do not add up, or its body is above ``max_body`` bytes.
+    """
+    frame = Frame(0)
+    while at < end:
+        tag = data[at]
+        at += 1
+        if tag == 0x0A:
+            start, at = read_length(data, at, end)
+            _decode_header(frame, data, start, at)
+        elif tag == 0x12:
+            start, at = read_length(data, at, end)
+            if at - start > max_body:
+                raise WireError(f"body of {at - start} bytes: the limit is {max_body}")
+            frame.body = bytes(data[start:at])
+        else:
+            if tag > 0x7F:
+                tag, at = read_varint(data, at - 1, end)
+            at = skip(data, at, end, tag & 7)
+    if frame.kind == 0:
+        raise WireError("a frame without a kind")
+    fields = frame.__dict__
+    if "members" in fields:
+        fields["members"] = tuple(fields["members"])
+    if "sizes" in fields and sum_sizes(frame.sizes) != len(frame.body):
+        raise WireError(f"sizes: they add up to {sum_sizes(frame.sizes)}, the body has {len(frame.body)} bytes")
+    return frame
+
+
+def decode_batch(data: bytes, max_body: int) -> list[Frame]:
+    """Decode an ``iris.v1.Batch``.
+
+    Args:
+        data: The whole message.
+        max_body: Most bytes one frame's body may have.
+
+    Raises:
+        WireError: It is malformed.
+    """
+    frames = []
+    at, end = 0, len(data)
+    while at < end:
+        tag = data[at]
+        at += 1
+        if tag == 0x0A:
+            start, at = read_length(data, at, end)
+            frames.append(decode_frame(data, start, at, max_body))
+        else:
+            if tag > 0x7F:
+                tag, at = read_varint(data, at - 1, end)
+            at = skip(data, at, end, tag & 7)
+    return frames
+
+
+def _header_encoders() -> dict[str, Callable[[Any], bytes]]:
+    def number(tag: bytes) -> Callable[[Any], bytes]:
+        small = [tag + bytes((value,)) for value in range(128)]
+        return lambda value: small[value] if value < 128 else tag + varint(value)
+
+    def string(tag: bytes) -> Callable[[Any], bytes]:
+        def encode(value: str) -> bytes:
+            raw = value.encode()
+            return tag + varint(len(raw)) + raw
+
+        return encode
+
+    def repeated(tag: bytes) -> Callable[[Any], bytes]:
+        def encode(value: tuple[str | bytes, ...]) -> bytes:
+            raws = [item.encode() if isinstance(item, str) else item for item in value]
+            return b"".join([tag + varint(len(raw)) + raw for raw in raws])
+
+        return encode
+
+    return {
+        **{name: number(varint(n << 3 | VARINT)) for n, name in (_NUMBERS | _FLAGS).items()},
+        **{name: string(varint(n << 3 | LENGTH)) for n, name in _STRINGS.items()},
+        "headers": repeated(b"\x42"),
+        "members": repeated(b"\x5a"),
+        "sizes": lambda value: b"\x4a" + varint(len(value)) + value,
+    }
+
+
+_ENCODERS = _header_encoders()
+
+
+def encode_parts(frame: Frame) -> tuple[bytes, bytes]:
+    """Encode a frame as its header bytes and its untouched body; joined they are an ``iris.v1.Frame``."""
+    encoders = _ENCODERS
+    header = b"".join(
+        [encoders[name](value) for name, value in frame.__dict__.items() if value and name in encoders]
+    )
+    body = frame.body
+    prefix = b"\x0a" + varint(len(header)) + header
+    if body:
+        prefix += b"\x12" + varint(len(body))
+    return prefix, body
+
+
+def encode_frame(frame: Frame) -> bytes:
+    """Encode a frame as an ``iris.v1.Frame``."""
+    return b"".join(encode_parts(frame))
+
+
+def encode_batch(frames: list[Frame]) -> bytes:
+    """Encode frames as an ``iris.v1.Batch``; every body is copied once."""
+    out: list[bytes] = []
+    for frame in frames:
+        prefix, body = encode_parts(frame)
+        out.append(b"\x0a" + varint(len(prefix) + len(body)) + prefix)
+        if body:
+            out.append(body)
+    return b"".join(out)
