@@ -102,7 +102,7 @@ class MessageDecoder:
                 feed are lost with it: the stream is broken and must be closed.
         """
         if self._error is not None:
-            raise self._error
+            raise self._error.with_traceback(None)
         chunk = data if type(data) is bytes else bytes(data)
         messages: list[bytes] = []
         try:

@@ -87,7 +87,7 @@ class SpStream:
                 later call raises it again.
         """
         if self._error is not None:
-            raise self._error
+            raise self._error.with_traceback(None)
         try:
             if self._decoder is not None:
                 return self._decoder.feed(data)
