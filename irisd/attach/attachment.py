@@ -1,0 +1,301 @@
+"""One app's stream: HELLO, then batches of frames both ways until it is over.
+
+Three tasks share a stream. The one gRPC started waits for the first of the
+other two to finish and then clears up; the *reader* hands every batch to the
+handler before it reads the next, so nothing is read ahead but what HTTP/2's
+window holds; the *writer* pulls, encodes and has exactly one write in flight,
+so what an app does not read stays in the brain's outbox, which is bounded.
+
+Invariants:
+    - ``attached`` comes first, ``detached`` last and exactly once; no other callback outside the two
+    - nothing is pulled while a write is in flight
+    - once :meth:`Attachment.end` was called, nothing more is delivered to the handler
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol
+
+import grpc
+import grpc.aio
+import structlog
+
+from irisd.errors import IrisdError
+from irisd.model import AttachmentId, Frame, Kind, MiB
+from irisd.wire import WireError, decode_batch, encode_batch
+
+MAX_DETAIL = 1024
+"""Characters of a status' details; they travel in a header, and apps cap those."""
+
+_log = structlog.get_logger("irisd.attach")
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_EOF: object = grpc.aio.EOF  # type: ignore[attr-defined]  # missing from the stubs
+
+
+@dataclass(frozen=True, slots=True)
+class AttachLimits:
+    """Bounds of the edge where apps come in. Seconds and bytes."""
+
+    attachments: int = 10_000
+    unready: int = 256  # streams that have not said HELLO
+    connections: int = 16_384  # per listener; those beyond are closed at once
+    hello_timeout: float = 5.0
+    end_timeout: float = 5.0  # for what is queued to be written once an attachment is told to end
+    not_reading: float = 60.0  # a write in flight for so long, with the control queue full: detached
+    max_body: int = 8 * MiB
+    batch: int = 1 * MiB  # about what one gRPC message towards an app carries
+    message: int = 4 * MiB  # the largest gRPC message taken from an app
+
+
+class AttachRefused(IrisdError):
+    """The handler does not take this app. Becomes the stream's gRPC status.
+
+    Args:
+        status: A gRPC status name, such as ``NOT_FOUND``.
+        detail: A sentence for the app's author.
+    """
+
+    def __init__(self, status: str, detail: str) -> None:
+        self.status = grpc.StatusCode[status]
+        self.detail = detail
+        super().__init__(detail)
+
+
+class AttachHandler(Protocol):
+    """What the composition root does with apps. Every call is made from the event loop's thread."""
+
+    def attached(self, attachment: Attachment, hello: Frame) -> None:
+        """Take an app in. May raise :class:`AttachRefused`; then nothing else is called for it."""
+
+    def frames_received(self, attachment: Attachment, frames: list[Frame]) -> None:
+        """Take all frames of one read, in order; never an empty list, never a first HELLO.
+
+        May raise :class:`~irisd.wire.WireError` for a frame that breaks the rules.
+        """
+
+    def pull(self, attachment: Attachment, limit: int) -> list[Frame]:
+        """Give about ``limit`` bytes of what waits for the app; an empty list when nothing does."""
+
+    def control_full(self, attachment: Attachment) -> bool:
+        """Say whether the app's control queue is full. Asked only of an app that has not read for long."""
+
+    def detached(self, attachment: Attachment, reason: str) -> None:
+        """Forget the app: its stream is over. ``reason`` is a stable word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """How a stream ended: its gRPC status, and the word for ``detached``."""
+
+    status: grpc.StatusCode
+    detail: str
+    reason: str
+
+
+_CLOSED = Over(grpc.StatusCode.OK, "", "closed")  # the app closed its side
+_GONE = Over(grpc.StatusCode.CANCELLED, "", "gone")  # the app or its connection broke: nobody is left to tell
+
+
+class Attachment:
+    """An attached app, as the handler sees it.
+
+    Attributes:
+        id: The daemon's number for it, never used twice.
+        peer: Where it comes from, for people: ``unix`` or ``127.0.0.1:50312``.
+        listener: The listener's URL.
+        services: The services the listener offers; empty for all.
+        ending: How it will end, once that is known.
+        awake: Set when there is something to pull.
+    """
+
+    def __init__(self, attachment_id: AttachmentId, peer: str, listener: str, services: frozenset[str]) -> None:
+        self.id = attachment_id
+        self.peer = peer
+        self.listener = listener
+        self.services = services
+        self.ending: Over | None = None
+        self.awake = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._give_up: Callable[[], object] | None = None
+        self._end_timeout = 0.0  # seconds
+        self._timer: asyncio.TimerHandle | None = None
+        self._write_began: float | None = None
+
+    def allows(self, service: str) -> bool:
+        """Whether the listener offers this service."""
+        return not self.services or service in self.services
+
+    def wake(self) -> None:
+        """Say that the app's outbox turned non-empty. From the event loop's thread only."""
+        self.awake.set()
+
+    def end(self, status: str, detail: str, *, reason: str = "ended") -> None:
+        """End the stream once what is queued was written, or could not be in time.
+
+        The first call counts; a call after the stream is over does nothing. Frames that arrive after it are discarded.
+
+        Args:
+            status: A gRPC status name: ``OK``, ``INVALID_ARGUMENT`` ...
+            detail: A sentence for the app's author.
+            reason: What ``detached`` is told.
+        """
+        if self.ending is not None:
+            return
+        self.ending = Over(grpc.StatusCode[status], detail, reason)
+        self.awake.set()
+        self._start_timer()
+
+    @property
+    def stalled(self) -> float:
+        """For how many seconds the app has not taken what is being written to it."""
+        return 0.0 if self._write_began is None else self._loop.time() - self._write_began
+
+    # --------------------------------------------------- the stream's own side
+
+    def open(self, give_up: Callable[[], object], end_timeout: float) -> None:
+        """Begin: ``give_up`` stops the writer when an ending takes longer than ``end_timeout`` seconds."""
+        self._give_up, self._end_timeout = give_up, end_timeout
+        self._start_timer()
+
+    def close(self, over: Over) -> None:
+        """It is over: nothing can end it any more."""
+        self.ending = over
+        self._give_up = None
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def write_begins(self) -> None:
+        self._write_began = self._loop.time()
+
+    def write_ends(self) -> None:
+        self._write_began = None
+
+    def _start_timer(self) -> None:
+        if self.ending is not None and self._give_up is not None:
+            self._timer = self._loop.call_later(self._end_timeout, self._give_up)
+
+    def __repr__(self) -> str:
+        return f"<Attachment {self.id} from {self.peer}>"
+
+
+class Stream:
+    """Runs one attached app's stream; made once its HELLO is in.
+
+    Args:
+        attachment: Who it is.
+        context: gRPC's end of it.
+        handler: Where frames go and come from.
+        limits: The edge's bounds.
+    """
+
+    def __init__(self, attachment: Attachment, context: Context, handler: AttachHandler, limits: AttachLimits) -> None:
+        self._attachment = attachment
+        self._context = context
+        self._handler = handler
+        self._limits = limits
+
+    async def run(self, hello: Frame, rest: list[Frame]) -> None:
+        """Attach, serve and detach; return for status OK, abort the call for any other.
+
+        Cancelled when the app's connection breaks: then the app is detached as ``gone``.
+        """
+        attachment, handler = self._attachment, self._handler
+        try:
+            handler.attached(attachment, hello)
+        except AttachRefused as refused:
+            await abort(self._context, refused.status, refused.detail)
+        over = _GONE
+        try:
+            over = await self._serve(rest)
+        finally:
+            attachment.close(over)
+            handler.detached(attachment, over.reason)
+        if over is not _GONE and over.status is not grpc.StatusCode.OK:
+            await abort(self._context, over.status, over.detail)
+
+    async def _serve(self, rest: list[Frame]) -> Over:
+        attachment = self._attachment
+        reader = asyncio.create_task(self._read(rest), name=f"attach-{attachment.id}-read")
+        writer = asyncio.create_task(self._write(), name=f"attach-{attachment.id}-write")
+        attachment.open(writer.cancel, self._limits.end_timeout)
+        try:
+            await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+            if attachment.ending is not None and not writer.done() and reader.result() is not _GONE:
+                await asyncio.wait((writer,))  # the app has said its last; what is queued for it still goes out
+            # A writer that was cancelled ran out of time writing what was queued: the ending stands.
+            return attachment.ending or (reader.result() if reader.done() else writer.result())
+        except Exception:
+            # A defect of ours, in one app's stream: that app is told, the others go on.
+            _log.exception("attach.stream_failed", attachment=attachment.id)
+            return Over(grpc.StatusCode.INTERNAL, "the daemon failed on this stream; its log says how", "failed")
+        finally:
+            reader.cancel()
+            writer.cancel()
+            await asyncio.gather(reader, writer, return_exceptions=True)
+
+    async def _read(self, frames: list[Frame]) -> Over:
+        attachment, context, handler = self._attachment, self._context, self._handler
+        max_body = self._limits.max_body
+        try:
+            while True:
+                if frames and attachment.ending is None:
+                    handler.frames_received(attachment, frames)
+                data = await context.read()
+                if data is _EOF:
+                    return _GONE if context.cancelled() else _CLOSED
+                # Once ending, what arrives is only taken off the wire: an app busy writing gets to read its end.
+                frames = decode_batch(data, max_body) if attachment.ending is None else []
+        except WireError as error:
+            return Over(grpc.StatusCode.INVALID_ARGUMENT, str(error), "malformed")
+
+    async def _write(self) -> Over:
+        attachment, context, handler = self._attachment, self._context, self._handler
+        limit, awake = self._limits.batch, attachment.awake
+        while True:
+            frames = handler.pull(attachment, limit)
+            if frames:
+                batch = encode_batch(frames)
+                attachment.write_begins()
+                try:
+                    await context.write(batch)
+                except (grpc.aio.BaseError, asyncio.InvalidStateError):
+                    return _GONE  # the call was over before gRPC told us
+                attachment.write_ends()
+            elif attachment.ending is not None:
+                return attachment.ending
+            else:
+                awake.clear()
+                await awake.wait()
+
+
+async def abort(context: Context, status: grpc.StatusCode, detail: str) -> NoReturn:
+    """End the call with this status; does not return."""
+    await context.abort(status, detail if len(detail) <= MAX_DETAIL else detail[: MAX_DETAIL - 1] + "…")
+    raise AssertionError("gRPC's abort returned")
+
+
+async def read_hello(context: Context, limits: AttachLimits) -> tuple[Frame, list[Frame]]:
+    """Read the first batch: its HELLO, and what came with it.
+
+    Aborts the call when it is late, malformed or does not begin with HELLO.
+    """
+    try:
+        async with asyncio.timeout(limits.hello_timeout):
+            data = await context.read()
+    except TimeoutError:
+        late = f"no HELLO within {limits.hello_timeout:g} s of opening the stream"
+        await abort(context, grpc.StatusCode.INVALID_ARGUMENT, late)
+    if data is _EOF:
+        await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "the stream ended before its HELLO")
+    try:
+        frames = decode_batch(data, limits.max_body)
+    except WireError as error:
+        await abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+    if not frames or frames[0].kind != Kind.HELLO:
+        await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "the first frame of a stream must be HELLO")
+    return frames[0], frames[1:]

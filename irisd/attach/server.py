@@ -1,0 +1,215 @@
+"""The edge where apps come in: listeners, and on each of them Attach, Control, health and reflection.
+
+A server is started, drained (health says NOT_SERVING, new apps are told to go
+elsewhere) and stopped (the apps still here are told too, the sockets go).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+from urllib.parse import unquote
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from iris_proto.v1 import control_pb2_grpc
+from irisd.attach.attachment import AttachHandler, AttachLimits, Attachment, Context, Stream, abort, read_hello
+from irisd.attach.control import ControlService, ControlSource
+from irisd.attach.listener import Listener, ListenerSpec, open_listener
+
+RELAY = "iris.v1.Relay"
+CONTROL = "iris.v1.Control"
+
+_STOPPING = "the daemon is shutting down; attach again elsewhere or later"
+
+
+class AttachServer:
+    """All listeners for apps of one daemon.
+
+    Args:
+        handler: What becomes of apps and their frames.
+        source: What the control service tells.
+        listeners: Where to listen.
+        limits: The edge's bounds.
+        ids: Where attachment ids come from; never the same one twice.
+    """
+
+    def __init__(
+        self,
+        handler: AttachHandler,
+        source: ControlSource,
+        listeners: Sequence[ListenerSpec],
+        limits: AttachLimits | None = None,
+        *,
+        ids: Iterator[int] | None = None,
+    ) -> None:
+        self._handler = handler
+        self._source = source
+        self._specs = tuple(listeners)
+        self._limits = limits or AttachLimits()
+        self._ids = ids or itertools.count(1)
+        self._listeners: list[Listener] = []
+        self._health: list[Any] = []  # health.aio.HealthServicer
+        self._attachments: dict[int, Attachment] = {}
+        self._unready = 0
+        self._draining = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def urls(self) -> list[str]:
+        """Where apps reach the open listeners, in the order they were given."""
+        return [listener.url for listener in self._listeners]
+
+    @property
+    def attachments(self) -> int:
+        """How many apps are attached."""
+        return len(self._attachments)
+
+    async def start(self) -> list[str]:
+        """Open every listener, or none; return their URLs.
+
+        Raises:
+            ConfigError, RuntimeFolderError, AlreadyRunningError, TokenFileError, ListenError: A listener cannot be
+                opened; those that were are closed again.
+        """
+        try:
+            for spec in self._specs:
+                self._listeners.append(open_listener(spec, self._limits))
+            for listener in self._listeners:
+                await self._add_services(listener)
+                await listener.server.start()
+        except BaseException:
+            await self._close(0.0)
+            raise
+        self._watch = asyncio.create_task(self._watch_readers(), name="attach-watch")
+        return self.urls
+
+    def reload_tokens(self) -> None:
+        """Read every token file again.
+
+        Raises:
+            TokenFileError: One is not usable any more; its listener keeps the old token.
+        """
+        for listener in self._listeners:
+            listener.reload_token()
+
+    async def drain(self) -> None:
+        """Take no new apps, and say so to health checks. Those attached stay."""
+        if not self._draining:
+            self._draining = True
+            for servicer in self._health:
+                await servicer.enter_graceful_shutdown()
+
+    async def stop(self, grace: float) -> None:
+        """Drain, end every attachment with UNAVAILABLE, close the listeners, remove the socket.
+
+        Args:
+            grace: Seconds for apps to be told; what runs after it is aborted.
+        """
+        await self.drain()
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+            self._watch = None
+        for attachment in list(self._attachments.values()):
+            attachment.end("UNAVAILABLE", _STOPPING, reason="shutdown")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._empty.wait()
+        await self._close(min(grace, 0.5))
+
+    # ---------------------------------------------------------------- streams
+
+    async def _attach(self, listener: Listener, context: Context) -> None:
+        limits = self._limits
+        await self._refuse_when_draining(context)
+        if len(self._attachments) >= limits.attachments:
+            await abort(
+                context,
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"too many attachments: this daemon takes {limits.attachments}",
+            )
+        if self._unready >= limits.unready:
+            await abort(
+                context,
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"too many streams that have not said HELLO: this daemon waits for {limits.unready} at once",
+            )
+        self._unready += 1
+        try:
+            hello, rest = await read_hello(context, limits)
+        finally:
+            self._unready -= 1
+        await self._refuse_when_draining(context)  # again: it may have begun meanwhile
+        if len(listener.services) == 1 and not hello.address:
+            hello.address = next(iter(listener.services))
+        attachment = Attachment(next(self._ids), _peer(context), listener.url, listener.services)
+        if hello.address and not attachment.allows(hello.address):
+            await abort(
+                context,
+                grpc.StatusCode.PERMISSION_DENIED,
+                f"{listener.url} does not offer service {hello.address[:200]!r}; attach through another listener",
+            )
+        self._attachments[attachment.id] = attachment
+        self._empty.clear()
+        try:
+            await Stream(attachment, context, self._handler, limits).run(hello, rest)
+        finally:
+            self._forget(attachment)
+
+    async def _refuse_when_draining(self, context: Context) -> None:
+        if self._draining:
+            await abort(context, grpc.StatusCode.UNAVAILABLE, _STOPPING)
+
+    def _forget(self, attachment: Attachment) -> None:
+        self._attachments.pop(attachment.id, None)
+        if not self._attachments:
+            self._empty.set()
+
+    async def _watch_readers(self) -> None:
+        """Detach apps that do not read while what they must hear piles up."""
+        patience = self._limits.not_reading
+        while True:
+            await asyncio.sleep(min(5.0, patience / 4))
+            for attachment in list(self._attachments.values()):
+                if attachment.stalled >= patience and self._handler.control_full(attachment):
+                    sentence = f"not-reading: the app has not read what it was sent for {patience:g} s"
+                    attachment.end("RESOURCE_EXHAUSTED", sentence, reason="not-reading")
+
+    # --------------------------------------------------------------- services
+
+    async def _add_services(self, listener: Listener) -> None:
+        async def attach(_requests: object, context: Context) -> None:
+            await self._attach(listener, context)
+
+        # Bytes in, bytes out: batches are read and written by irisd.wire, which is far quicker than the general codec.
+        methods = {"Attach": grpc.stream_stream_rpc_method_handler(attach)}
+        server = listener.server
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(RELAY, methods),))
+        control = ControlService(self._source, listener.services)
+        control_pb2_grpc.add_ControlServicer_to_server(control, server)  # type: ignore[no-untyped-call]  # generated
+        servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # untyped
+        for name in ("", RELAY, CONTROL):
+            await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+        self._health.append(servicer)
+        names = (RELAY, CONTROL, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+
+    async def _close(self, grace: float) -> None:
+        listeners, self._listeners = self._listeners, []
+        await asyncio.gather(*(listener.close(grace) for listener in listeners))
+
+
+def _peer(context: Context) -> str:
+    """``ipv4:127.0.0.1:50312`` -> ``127.0.0.1:50312``; a Unix socket's peer has no name."""
+    scheme, _, address = unquote(context.peer()).partition(":")
+    return scheme if scheme == "unix" else address

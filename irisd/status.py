@@ -1,0 +1,106 @@
+"""A daemon described, as plain values (pure).
+
+What the brain and the composition root tell, and what the control service, the
+dashboard and the metrics show: one row type per table, mirroring
+``proto/iris/v1/control.proto``, which says what each field means. Times are
+seconds, sizes bytes, ids hexadecimal. Never a key, never a body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerInfo:
+    """An open listener. ``address`` is a URL an operator can use."""
+
+    purpose: str  # "links", "attach"
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Something an operator should know: a stable name and a sentence."""
+
+    name: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceInfo:
+    """One node of this daemon: its presence in one service."""
+
+    service: str
+    key: str = ""
+    node: str = ""
+    peers: int = 0
+    attachments: int = 0
+    clusters: int = 0
+    subscriptions: int = 0
+    pending: int = 0
+    queued: int = 0
+    counters: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StatusInfo:
+    """The daemon as a whole."""
+
+    version: str
+    pid: int
+    uptime: float
+    host: str
+    listeners: tuple[ListenerInfo, ...] = ()
+    services: tuple[ServiceInfo, ...] = ()
+    draining: bool = False
+    memory: int = 0
+    conditions: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRow:
+    """A node of a service, the daemon's own included (state ``self``)."""
+
+    service: str
+    node: str
+    name: str
+    state: str
+    address: str = ""
+    since: float = 0.0
+    incarnation: int = 0
+    version: str = ""
+    round_trip: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterNodeRow:
+    """The part of a cluster one node holds."""
+
+    node: str
+    name: str
+    members: int
+    outstanding: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterRow:
+    """A cluster known anywhere in a service."""
+
+    service: str
+    name: str
+    members: int
+    nodes: tuple[ClusterNodeRow, ...] = ()
+    patterns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TopicRow:
+    """A topic filter somebody subscribes to; ``group`` is empty for every subscriber."""
+
+    service: str
+    filter: str
+    group: str
+    subscribers: int
+    nodes: int
