@@ -15,7 +15,7 @@ __all__ = [
     "decode_claims",
     "decode_frame",
     "encode_batch",
+    "encode_claims",
     "encode_frame",
     "encode_parts",
-    "encode_claims",
 ]

@@ -235,9 +235,7 @@ _ENCODERS = _header_encoders()
 def encode_parts(frame: Frame) -> tuple[bytes, bytes]:
     """Encode a frame as its header bytes and its untouched body; joined they are an ``iris.v1.Frame``."""
     encoders = _ENCODERS
-    header = b"".join(
-        [encoders[name](value) for name, value in frame.__dict__.items() if value and name in encoders]
-    )
+    header = b"".join([encoders[name](value) for name, value in frame.__dict__.items() if value and name in encoders])
     body = frame.body
     prefix = b"\x0a" + varint(len(header)) + header
     if body:

@@ -1,0 +1,183 @@
+"""Apps that come, serve, subscribe and go: what this node's record is made of."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from irisd.model import Claim, Code, Frame, Kind, Pattern, WhenFull
+from irisd.node.calls import Calls
+from irisd.node.core import Core
+from irisd.node.endpoints import App, Member, Subscription
+from irisd.node.events import Events
+from irisd.node.records import Records
+from irisd.router.names import BadName, valid_cluster, valid_filter
+
+ALL_PATTERNS = Pattern.REQUEST | Pattern.PUSH | Pattern.BROADCAST | Pattern.SURVEY | Pattern.TUNNEL
+MAX_CONCURRENCY = 65_536
+MAX_APP_NAME = 64
+
+
+class Attachments:
+    """The apps of this node, and the claims made on their behalf."""
+
+    def __init__(self, core: Core, calls: Calls, events: Events, records: Records) -> None:
+        self._core = core
+        self._calls = calls
+        self._events = events
+        self._records = records
+        self._subscribers: Counter[tuple[str, str]] = Counter()
+        self._welcoming: list[App] = []
+
+    def attach(self, id: int, hello: Frame, *, settled: bool) -> App:
+        """A new app; it is welcomed at once, or when the node has settled."""
+        identity = self._core.identity
+        name = "".join(c if c.isprintable() else "?" for c in hello.member[:MAX_APP_NAME]) or "app"
+        member_name = f"{name}@{identity.name}/{identity.node_id.hex()[:6]}.{id}"
+        app = App(id, name, member_name, max_body=self._core.settings.max_body)
+        app.last_taken = self._core.now
+        self._core.apps[id] = app
+        if settled:
+            self._welcome(app)
+        else:
+            self._welcoming.append(app)
+        return app
+
+    def settled(self) -> None:
+        """Those who came early may begin."""
+        for app in self._welcoming:
+            if self._core.apps.get(app.id) is app:
+                self._welcome(app)
+        self._welcoming.clear()
+
+    def _welcome(self, app: App) -> None:
+        identity = self._core.identity
+        welcome = Frame(
+            Kind.WELCOME,
+            address=identity.service,
+            member=app.member_name,
+            max_bytes=self._core.settings.max_body,
+            version=identity.version,
+            node=identity.node_id.hex(),
+        )
+        self._core.urgent(app, welcome)
+        if self._core.draining:
+            self.goodbye(app)
+
+    def goodbye(self, app: App) -> None:
+        """Tell an app that this daemon is about to stop."""
+        self._core.urgent(app, Frame(Kind.GOODBYE, reason="the daemon is shutting down"))
+
+    def detach(self, app: App) -> None:
+        """An app is gone, with everything it stood for."""
+        self._core.apps.pop(app.id, None)
+        self._records.app_gone(app)
+        for id in list(app.members):
+            self._leave(app, id)
+        for id in list(app.subscriptions):
+            self._unsubscribe(app, id)
+
+    def drain(self, app: App) -> None:
+        """It takes no new work; what it has may still be answered."""
+        app.draining = True
+        for member in app.members.values():
+            self._calls.remove_member(member)
+            self._claim_cluster(member.cluster)
+        for subscription in app.subscriptions.values():
+            if subscription.group:
+                self._events.remove(subscription)
+                self._count(subscription, -1)
+
+    def join(self, app: App, frame: Frame) -> None:
+        """JOIN: serve a cluster."""
+        core = self._core
+        try:
+            cluster = valid_cluster(frame.address)
+        except BadName as error:
+            core.fail(app.id, frame.id, Code.INVALID, str(error))
+            return
+        if any(member.cluster == cluster for member in app.members.values()):
+            core.fail(app.id, frame.id, Code.INVALID, f"this app serves {cluster!r} already")
+        elif not frame.patterns or frame.patterns & ~ALL_PATTERNS:
+            core.fail(app.id, frame.id, Code.INVALID, "patterns: state at least one, and only known ones")
+        elif not 1 <= frame.concurrency <= MAX_CONCURRENCY:
+            core.fail(app.id, frame.id, Code.INVALID, f"concurrency: 1 to {MAX_CONCURRENCY}, not {frame.concurrency}")
+        elif self._too_many(app, frame) or app.draining:
+            return
+        else:
+            member = Member(app, frame.id, cluster, frame.patterns, frame.concurrency)
+            app.members[frame.id] = member
+            self._calls.add_member(member)
+            self._claim_cluster(cluster)
+            core.fact("registry.joined", cluster=cluster, member=app.member_name)
+            self._records.wait(app, frame.id)
+
+    def leave(self, app: App, frame: Frame) -> None:
+        """LEAVE: calls in flight may still be answered."""
+        if frame.id in app.members:
+            self._leave(app, frame.id)
+            self._core.urgent(app, Frame(Kind.DONE, id=frame.id))
+
+    def subscribe(self, app: App, frame: Frame) -> None:
+        """SUBSCRIBE to the topics a filter matches, alone or as a group."""
+        core = self._core
+        try:
+            filter = valid_filter(frame.address)
+            group = valid_cluster(frame.group) if frame.group else ""
+        except BadName as error:
+            core.fail(app.id, frame.id, Code.INVALID, str(error))
+            return
+        if self._events.refuse_block(app, frame) or self._too_many(app, frame) or app.draining:
+            return
+        limit = min(frame.max_bytes or core.settings.max_subscription, core.settings.max_subscription)
+        flow = app.outbox.open(frame.id, limit=limit, when_full=frame.when_full or WhenFull.DROP_OLDEST)
+        subscription = Subscription(app, frame.id, filter, group, flow)
+        app.subscriptions[frame.id] = subscription
+        self._events.add(subscription)
+        self._count(subscription, +1)
+        self._records.wait(app, frame.id)
+
+    def unsubscribe(self, app: App, frame: Frame) -> None:
+        """UNSUBSCRIBE: what still waits is dropped."""
+        if frame.id in app.subscriptions:
+            self._unsubscribe(app, frame.id)
+            self._core.urgent(app, Frame(Kind.DONE, id=frame.id))
+
+    def withdraw_all(self) -> None:
+        """The daemon drains: peers must send no new work here."""
+        for app in self._core.apps.values():
+            if not app.draining:
+                self.drain(app)
+            self.goodbye(app)
+
+    def _leave(self, app: App, id: int) -> None:
+        member = app.members.pop(id)
+        self._calls.remove_member(member)
+        self._claim_cluster(member.cluster)
+
+    def _unsubscribe(self, app: App, id: int) -> None:
+        subscription = app.subscriptions.pop(id)
+        self._events.remove(subscription)
+        if not (app.draining and subscription.group):  # draining has withdrawn it already
+            self._count(subscription, -1)
+
+    def _count(self, subscription: Subscription, by: int) -> None:
+        key = (subscription.filter, subscription.group)
+        self._subscribers[key] += by
+        members = self._subscribers[key]
+        if not members:
+            del self._subscribers[key]
+        self._records.claim(Claim(members, topic=subscription.filter, group=subscription.group))
+
+    def _claim_cluster(self, cluster: str) -> None:
+        members = self._calls.members(cluster)
+        patterns = 0
+        for member in members:
+            patterns |= member.patterns
+        self._records.claim(Claim(len(members), cluster=cluster, patterns=patterns))
+
+    def _too_many(self, app: App, frame: Frame) -> bool:
+        limit = self._core.settings.max_claims
+        if len(app.members) + len(app.subscriptions) < limit:
+            return False
+        self._core.fail(app.id, frame.id, Code.OVERLOADED, f"one app may join and subscribe at most {limit} times")
+        return True

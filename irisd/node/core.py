@@ -1,0 +1,179 @@
+"""What the parts of the brain share: neighbours, tables, timers, effects, and how to send."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from irisd.effects import Detach, Effect, Fact, Unlink, Wake
+from irisd.flow import Ledger, Timers
+from irisd.flow.outbox import REPLIES
+from irisd.model import PART_BYTES, AttachmentId, Code, Destination, Executed, Frame, Kind, MiB, NodeId
+from irisd.node.endpoints import App, Endpoint, Peer
+from irisd.registry import OwnRecord, Registry
+
+
+@dataclass(frozen=True, slots=True)
+class NodeIdentity:
+    """Who this node is. ``node_id`` is 16 random bytes, new at every start."""
+
+    node_id: NodeId
+    name: str
+    service: str
+    cloud: str = "default"
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """Bounds and waits of a node. Sizes in bytes, durations in seconds.
+
+    Attributes:
+        max_body: Largest body of one message.
+        peer_outbox: What may wait towards one peer.
+        app_outbox: What may wait towards one app, its subscriptions' own bounds aside.
+        topic_queue: What may wait of one topic towards one peer.
+        request_queue: What may wait here for a free slot of one cluster.
+        max_subscription: Most a subscription may ask for as its bound.
+        max_pending: Calls one app may have under way.
+        max_claims: Clusters and topics one app may join and subscribe to.
+        attempts: How often a request is tried that provably did not run.
+        sync_timeout: How long a join waits for every peer to know.
+        settle_timeout: How long an attachment waits at start for the first peer's record.
+        lost_peer_memory: How long losses towards a peer without a link are counted.
+        not_reading_timeout: How long an app may let urgent frames lie before it is detached.
+    """
+
+    max_body: int = 8 * MiB
+    peer_outbox: int = 64 * MiB
+    app_outbox: int = 64 * MiB
+    topic_queue: int = 16 * MiB
+    request_queue: int = 16 * MiB
+    max_subscription: int = 256 * MiB
+    max_pending: int = 65_536
+    max_claims: int = 100_000
+    attempts: int = 3
+    sync_timeout: float = 1.0
+    settle_timeout: float = 1.0
+    lost_peer_memory: float = 60.0
+    not_reading_timeout: float = 60.0
+
+
+class ProtocolError(Exception):
+    """A neighbour broke a rule: its stream or link ends, nothing else. The message names the rule."""
+
+
+class Core:
+    """Shared state. Parts of the brain reach each other through it, never directly."""
+
+    def __init__(self, identity: NodeIdentity, settings: NodeSettings, rng: Random) -> None:
+        self.identity = identity
+        self.settings = settings
+        self.rng = rng
+        self.now = 0.0
+        self.apps: dict[AttachmentId, App] = {}
+        self.peers: dict[NodeId, Peer] = {}
+        self.registry = Registry()
+        self.record = OwnRecord()
+        self.ledgers: dict[NodeId, Ledger] = {}
+        self.timers = Timers()
+        self.counters: Counter[str] = Counter()
+        self.draining = False
+        self._effects: list[Effect] = []
+        self._woken: dict[Destination, None] = {}
+
+    def collect(self) -> list[Effect]:
+        """What the edges must do now."""
+        effects, self._effects = self._effects, []
+        if self._woken:
+            effects.extend([Wake(destination) for destination in self._woken])
+            self._woken.clear()
+        return effects
+
+    def emit(self, effect: Detach | Unlink | Fact) -> None:
+        """Ask the edges for something."""
+        self._effects.append(effect)
+
+    def fact(self, event: str, **fields: object) -> None:
+        """Something worth a log line."""
+        self._effects.append(Fact(event, fields))
+
+    def drop(self, reason: str, count: int = 1) -> None:
+        """Count a drop; every one has a reason."""
+        self.counters[f"dropped.{reason}"] += count
+
+    def endpoint(self, destination: Destination) -> Endpoint | None:
+        """The neighbour, if it is still there."""
+        if isinstance(destination, int):
+            return self.apps.get(destination)
+        return self.peers.get(destination)
+
+    def wake(self, endpoint: Endpoint) -> None:
+        """Something lies in this outbox; tell the edge unless it knows."""
+        if endpoint.outbox.idle:
+            endpoint.outbox.idle = False
+            self._woken[endpoint.id] = None
+
+    def urgent(self, endpoint: Endpoint, frame: Frame) -> None:
+        """Send ahead of data: credit, cancel, registry changes, small replies."""
+        endpoint.outbox.put_urgent(frame)
+        self.wake(endpoint)
+
+    def send(self, endpoint: Endpoint, key: object, frame: Frame) -> None:
+        """Send in a flow whose bound the caller has seen to."""
+        endpoint.outbox.put(key, frame)
+        self.wake(endpoint)
+
+    def answer(self, destination: Destination, frame: Frame) -> None:
+        """Send what ends or answers a call; a neighbour that left no longer cares."""
+        endpoint = self.endpoint(destination)
+        if endpoint is None:
+            return
+        if len(frame.body) > PART_BYTES:
+            self.send(endpoint, REPLIES, frame)
+        else:
+            self.urgent(endpoint, frame)
+            if endpoint.outbox.urgent_bytes > self.settings.app_outbox and isinstance(endpoint, App):
+                self.check_reading(endpoint)
+
+    def check_reading(self, app: App) -> None:
+        """An app that lets its answers lie is detached: in time, or at once when they grow out of bounds."""
+        waited = self.now - app.last_taken
+        far_over = app.outbox.urgent_bytes > 4 * self.settings.app_outbox
+        if far_over or waited > self.settings.not_reading_timeout:
+            self.emit(Detach(app.id, "RESOURCE_EXHAUSTED", f"not-reading: what was sent lay unread for {waited:.0f} s"))
+
+    def fail(
+        self,
+        destination: Destination,
+        id: int,
+        code: Code,
+        detail: str,
+        executed: Executed = Executed.NO,
+        *,
+        member: str = "",
+    ) -> None:
+        """Answer a call with an error."""
+        frame = Frame(Kind.ERROR, id=id, code=code, executed=executed, detail=detail)
+        if member:
+            frame.member = member
+        self.answer(destination, frame)
+
+    def deadline_of(self, frame: Frame) -> float | None:
+        """When a frame's time is up; None if it states none, which is refused where one is due."""
+        if not frame.remaining_ms:
+            return None
+        frame.deadline = self.now + frame.remaining_ms / 1000
+        return frame.deadline
+
+    def label(self, destination: Destination) -> str:
+        """A neighbour's name for people."""
+        endpoint = self.endpoint(destination)
+        if isinstance(endpoint, App):
+            return endpoint.member_name
+        return endpoint.info.name if isinstance(endpoint, Peer) else "?"
+
+
+Handler = Callable[[Endpoint, Frame], None]

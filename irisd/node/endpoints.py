@@ -1,0 +1,108 @@
+"""The two kinds of neighbour a node has: its own apps, and its peers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from irisd.flow import Assembler, Flow, Outbox
+from irisd.model import AttachmentId, Destination, NodeId, PeerInfo
+from irisd.router import Call, Gather, Tunnel
+
+UnderWay = Call | Gather | Tunnel
+
+
+class Endpoint:
+    """A neighbour: what waits to leave towards it, and the calls between us.
+
+    Attributes:
+        opened: Calls it opened, by its ids.
+        given: Calls we opened towards it, by our ids.
+    """
+
+    def __init__(self, id: Destination, *, first_id: int, outbox_limit: float, max_body: int) -> None:
+        self.id = id
+        self.outbox = Outbox(limit=outbox_limit)
+        self.assembler = Assembler(max_body=max_body)
+        self.opened: dict[int, UnderWay] = {}
+        self.given: dict[int, UnderWay] = {}
+        self._next_id = first_id
+
+    def next_id(self) -> int:
+        """An id of ours for a new call; odd and even keep the two sides apart."""
+        id, self._next_id = self._next_id, self._next_id + 2
+        return id
+
+    def find(self, id: int) -> UnderWay | None:
+        """The call under way with this id, whoever opened it."""
+        return self.opened.get(id) or self.given.get(id)
+
+
+class Peer(Endpoint):
+    """Another node, linked now."""
+
+    id: NodeId
+
+    def __init__(self, info: PeerInfo, *, first_id: int, outbox_limit: float, max_body: int, now: float) -> None:
+        super().__init__(info.node_id, first_id=first_id, outbox_limit=outbox_limit, max_body=max_body)
+        self.info = info
+        self.since = now
+        self.outstanding: dict[str, int] = {}  # calls under way there, by cluster
+        self.acknowledged = 0  # version of our record it holds
+        self.synced = False  # its whole record is here
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """One attachment serving one cluster."""
+
+    app: App
+    join_id: int
+    cluster: str
+    patterns: int
+    concurrency: int
+    outstanding: int = 0
+
+    @property
+    def load(self) -> float:
+        """Share of its slots taken, 0 to 1."""
+        return self.outstanding / self.concurrency
+
+
+@dataclass(slots=True, eq=False)
+class Subscription:
+    """One app's wish for the topics a filter matches."""
+
+    app: App
+    id: int
+    filter: str
+    group: str
+    flow: Flow
+    sources: set[NodeId] = field(default_factory=set)  # nodes it has had messages from
+
+
+class App(Endpoint):
+    """An attachment: one app's live stream."""
+
+    id: AttachmentId
+
+    def __init__(self, id: AttachmentId, name: str, member_name: str, *, max_body: int) -> None:
+        # no common bound: each subscription states its own, calls are bounded where they are given
+        super().__init__(id, first_id=2, outbox_limit=math.inf, max_body=max_body)
+        self.name = name
+        self.member_name = member_name
+        self.members: dict[int, Member] = {}  # by the JOIN's id
+        self.subscriptions: dict[int, Subscription] = {}
+        self.draining = False
+        self.lost = 0  # publishes dropped since its last FLUSH
+        self.last_taken = 0.0  # when the edge last took something: is it reading?
+
+
+@dataclass(slots=True, eq=False)
+class Syncing:
+    """A JOIN or SUBSCRIBE that waits until every linked peer holds our record at ``version``."""
+
+    app: App
+    id: int
+    version: int
+    peers: set[NodeId]

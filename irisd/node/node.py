@@ -1,0 +1,359 @@
+"""Node: the one object edges and simulations talk to. It composes the brain and sorts frames to its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from random import Random
+
+from irisd.effects import Detach, Effect, Unlink
+from irisd.flow import Ledger, PartsError
+from irisd.model import AttachmentId, Code, Destination, Frame, Kind, NodeId, PeerInfo
+from irisd.node.attachments import Attachments
+from irisd.node.calls import Calls
+from irisd.node.core import Core, NodeIdentity, NodeSettings, ProtocolError
+from irisd.node.endpoints import App, Endpoint, Peer, Syncing
+from irisd.node.events import Events
+from irisd.node.gathers import Gathers
+from irisd.node.records import Records
+from irisd.node.tunnels import Tunnels
+from irisd.router import Call, Gather, Tunnel
+
+SETTLED = "settled"
+_OPENERS = frozenset({Kind.REQUEST, Kind.PUSH, Kind.BROADCAST, Kind.SURVEY, Kind.TUNNEL})
+_WHOLE = frozenset({Kind.DATA, Kind.RECORD})  # `more` means something else there
+
+
+class Node:
+    """One service's presence in this daemon.
+
+    Every method takes ``now`` (monotonic seconds, never falling) and returns
+    the effects to carry out. An outbox that turns non-empty is announced by one
+    ``Wake``; pull it with :meth:`take` until it returns nothing.
+
+    Args:
+        identity: Who this node is.
+        settings: Bounds and waits.
+        rng: Source of chance: the choice among equals.
+        settle: Let early apps wait for the first peer's record (bounded).
+    """
+
+    def __init__(
+        self, identity: NodeIdentity, settings: NodeSettings, rng: Random, *, now: float = 0.0, settle: bool = False
+    ) -> None:
+        self._core = Core(identity, settings, rng)
+        self._core.now = now
+        self._tunnels = Tunnels(self._core)
+        self._calls = Calls(self._core, self._tunnels.accepted)
+        self._gathers = Gathers(self._core, self._calls)
+        self._events = Events(self._core)
+        self._records = Records(self._core)
+        self._attachments = Attachments(self._core, self._calls, self._events, self._records)
+        self._settled = not settle
+        if settle:
+            self._core.timers.add(SETTLED, now + settings.settle_timeout)
+        self._app_frames: dict[int, Callable[[App, Frame], None]] = {
+            Kind.JOIN: self._attachments.join,
+            Kind.LEAVE: self._attachments.leave,
+            Kind.SUBSCRIBE: self._attachments.subscribe,
+            Kind.UNSUBSCRIBE: self._attachments.unsubscribe,
+            Kind.FLUSH: self._events.flush,
+            Kind.GOODBYE: lambda app, frame: self._attachments.drain(app),
+        }
+        self._peer_frames: dict[int, Callable[[Peer, Frame], None]] = {
+            Kind.PUBLISH: self._events.received,
+            Kind.RECORD: self._record_received,
+            Kind.RECORD_ACK: lambda peer, frame: self._records.acknowledged(peer, frame.count),
+            Kind.PUBLISH_ACK: lambda peer, frame: self._core.ledgers[peer.id].acknowledge(frame.count),
+            Kind.LOST: lambda peer, frame: self._events.lost(frame),
+            Kind.ACCEPTED: self._accepted,
+        }
+
+    # -- what this node is
+
+    @property
+    def core(self) -> Core:
+        """Shared state, to be read only: for :mod:`irisd.node.describe` and tests."""
+        return self._core
+
+    @property
+    def identity(self) -> NodeIdentity:
+        """Who this node is."""
+        return self._core.identity
+
+    @property
+    def under_way(self) -> int:
+        """Calls and tunnels that involve this node: what a drain waits for."""
+        core = self._core
+        endpoints: Iterable[Endpoint] = (*core.apps.values(), *core.peers.values())
+        return sum(len(endpoint.given) for endpoint in endpoints) + self._calls.waiting
+
+    # -- apps
+
+    def attach(self, attachment: AttachmentId, hello: Frame, now: float) -> list[Effect]:
+        """An app has said HELLO."""
+        self._core.now = now
+        self._attachments.attach(attachment, hello, settled=self._settled)
+        return self._core.collect()
+
+    def detach(self, attachment: AttachmentId, reason: str, now: float) -> list[Effect]:
+        """An app's stream has ended; unknown ones are ordinary."""
+        self._core.now = now
+        app = self._core.apps.get(attachment)
+        if app is not None:
+            self._remove_app(app)
+        return self._core.collect()
+
+    def frames_from_app(self, attachment: AttachmentId, frames: list[Frame], now: float) -> list[Effect]:
+        """All frames of one read of an app's stream, in order."""
+        core = self._core
+        core.now = now
+        app = core.apps.get(attachment)
+        if app is None:
+            return []
+        try:
+            for frame in frames:
+                if frame.kind == Kind.PART or (frame.more and frame.kind not in _WHOLE):
+                    whole = app.assembler.feed(frame)
+                    if whole is None:
+                        continue
+                    frame = whole
+                if frame.kind == Kind.PUBLISH:
+                    self._events.publish(app, frame)
+                elif frame.kind in _OPENERS:
+                    self._open(app, frame)
+                elif frame.kind in self._app_frames:
+                    if frame.kind in (Kind.JOIN, Kind.SUBSCRIBE, Kind.FLUSH):
+                        self._check_id(app, frame)
+                    self._app_frames[frame.kind](app, frame)
+                else:
+                    self._under_way(app, frame)
+        except (ProtocolError, PartsError) as error:
+            core.drop("protocol-error")
+            core.emit(Detach(attachment, "INVALID_ARGUMENT", str(error)))
+            self._remove_app(app)
+        return core.collect()
+
+    # -- peers
+
+    def link_up(self, info: PeerInfo, now: float) -> list[Effect]:
+        """A link to a peer is settled; an older one to the same peer has ended with it."""
+        core = self._core
+        core.now = now
+        if info.node_id in core.peers:
+            self._remove_peer(core.peers[info.node_id])
+        core.timers.remove(("forget", info.node_id))
+        core.ledgers.setdefault(info.node_id, Ledger())
+        first = 1 if core.identity.node_id < info.node_id else 2
+        peer = Peer(
+            info, first_id=first, outbox_limit=core.settings.peer_outbox, max_body=core.settings.max_body, now=now
+        )
+        core.peers[info.node_id] = peer
+        self._records.link_up(peer)
+        return core.collect()
+
+    def link_down(self, node_id: NodeId, reason: str, now: float, *, left: bool = False) -> list[Effect]:
+        """The link to a peer has ended.
+
+        Args:
+            left: It said goodbye: it is gone for good, rather than perhaps cut off.
+        """
+        core = self._core
+        core.now = now
+        peer = core.peers.get(node_id)
+        if peer is not None:
+            self._remove_peer(peer)
+        if left:
+            self._forget_node(node_id, died=False)
+        return core.collect()
+
+    def frames_from_peer(self, node_id: NodeId, frames: list[Frame], now: float) -> list[Effect]:
+        """All frames of one read of a link's data connection, in order."""
+        core = self._core
+        core.now = now
+        peer = core.peers.get(node_id)
+        if peer is None:
+            return []
+        published = False
+        try:
+            for frame in frames:
+                if frame.kind == Kind.PART or (frame.more and frame.kind not in _WHOLE):
+                    whole = peer.assembler.feed(frame)
+                    if whole is None:
+                        continue
+                    frame = whole
+                handler = self._peer_frames.get(frame.kind)
+                if handler is not None:
+                    published = published or frame.kind == Kind.PUBLISH
+                    handler(peer, frame)
+                elif frame.kind in _OPENERS:
+                    self._open(peer, frame)
+                else:
+                    self._under_way(peer, frame)
+            if published:
+                self._events.acknowledge(peer)
+        except ProtocolError as error:
+            self._violated(peer, str(error))
+        except PartsError as error:
+            self._violated(peer, str(error))
+        return core.collect()
+
+    # -- out
+
+    def take(self, destination: Destination, limit: int, now: float) -> list[Frame]:
+        """Take what leaves next towards a neighbour, about ``limit`` bytes; empty means empty."""
+        core = self._core
+        endpoint = core.endpoint(destination)
+        if endpoint is None:
+            return []
+        frames = endpoint.outbox.take(limit, now)
+        if isinstance(endpoint, Peer):
+            self._events.number(endpoint, frames)
+        elif isinstance(endpoint, App):
+            endpoint.last_taken = now
+        return frames
+
+    # -- time
+
+    def next_deadline(self) -> float | None:
+        """When :meth:`on_deadline` next has something to do."""
+        return self._core.timers.next_deadline()
+
+    def on_deadline(self, now: float) -> list[Effect]:
+        """Let everything end whose time has come. Early calls do nothing."""
+        core = self._core
+        core.now = now
+        for thing in core.timers.due(now):
+            if isinstance(thing, Call):
+                self._calls.expired(thing)
+            elif isinstance(thing, Gather):
+                self._gathers.expired(thing)
+            elif isinstance(thing, Syncing):
+                self._records.expired(thing)
+            elif isinstance(thing, tuple):
+                self._forget_node(thing[1], died=True)
+            else:
+                self._settle()
+        return core.collect()
+
+    def drain(self, now: float) -> list[Effect]:
+        """Take no new work from peers, tell the apps; what is under way may finish."""
+        core = self._core
+        core.now = now
+        if not core.draining:
+            core.draining = True
+            self._settle()
+            self._attachments.withdraw_all()
+        return core.collect()
+
+    # -- inside
+
+    def _open(self, endpoint: Endpoint, frame: Frame) -> None:
+        self._check_id(endpoint, frame)
+        if len(endpoint.opened) >= self._core.settings.max_pending and isinstance(endpoint, App):
+            limit = self._core.settings.max_pending
+            self._core.fail(endpoint.id, frame.id, Code.OVERLOADED, f"one app may have {limit} calls under way")
+        elif frame.kind in (Kind.BROADCAST, Kind.SURVEY):
+            self._gathers.open(endpoint, frame)
+        else:
+            self._calls.open(endpoint, frame)
+
+    def _check_id(self, endpoint: Endpoint, frame: Frame) -> None:
+        id = frame.id
+        if isinstance(endpoint, App) and (id in endpoint.members or id in endpoint.subscriptions):
+            raise ProtocolError(f"id {id} is in use")
+        if id in endpoint.opened or id <= 0:
+            raise ProtocolError(f"id {id} is in use" if id else "a call without an id")
+        theirs_are_odd = isinstance(endpoint, App) or endpoint.id < self._core.identity.node_id  # type: ignore[operator]
+        if id % 2 != theirs_are_odd:
+            raise ProtocolError(f"id {id}: apps use odd ids" if isinstance(endpoint, App) else f"id {id} is not yours")
+
+    def _under_way(self, endpoint: Endpoint, frame: Frame) -> None:
+        """A frame of a call that was opened before; of one that is over, it is ordinary and ignored."""
+        id, kind = frame.id, frame.kind
+        given = endpoint.given.get(id)
+        under_way = given or endpoint.opened.get(id)
+        if isinstance(under_way, Tunnel):
+            self._tunnels.frame(endpoint, under_way, frame)
+        elif given is not None:
+            if isinstance(given, Call):
+                if kind == Kind.CREDIT:
+                    self._calls.credit(endpoint, given, frame)
+                elif kind in (Kind.REPLY, Kind.ERROR, Kind.DONE):
+                    self._calls.reply(endpoint, given, frame)
+            elif isinstance(given, Gather) and kind in (Kind.REPLY, Kind.ERROR, Kind.DONE):
+                self._gathers.reply(endpoint, given, frame)
+        elif under_way is not None:
+            if kind in (Kind.CANCEL, Kind.ERROR):
+                if isinstance(under_way, Call):
+                    self._calls.cancel(endpoint, under_way)
+                else:
+                    self._gathers.cancel(endpoint, under_way)
+        elif kind == Kind.CANCEL:
+            endpoint.assembler.forget(id)
+        elif kind not in (Kind.REPLY, Kind.ERROR, Kind.DONE, Kind.CREDIT, Kind.DATA, Kind.FINISH):
+            raise ProtocolError(f"kind {kind} is not one an app or a peer sends here")
+        else:
+            self._core.drop("no-such-call")
+
+    def _accepted(self, peer: Peer, frame: Frame) -> None:
+        given = peer.given.get(frame.id)
+        if isinstance(given, Gather):
+            self._gathers.accepted(given, frame)
+
+    def _record_received(self, peer: Peer, frame: Frame) -> None:
+        self._records.received(peer, frame)
+        if peer.synced:
+            self._settle()
+
+    def _settle(self) -> None:
+        if not self._settled:
+            self._settled = True
+            self._core.timers.remove(SETTLED)
+            self._attachments.settled()
+
+    def _violated(self, peer: Peer, rule: str) -> None:
+        self._core.drop("protocol-error")
+        self._core.emit(Unlink(peer.id, rule))
+        self._remove_peer(peer)
+
+    def _remove_app(self, app: App) -> None:
+        self._attachments.detach(app)
+        self._end_calls(app)
+
+    def _remove_peer(self, peer: Peer) -> None:
+        core = self._core
+        del core.peers[peer.id]
+        core.registry.unreachable(peer.id)
+        self._events.link_lost(peer)
+        self._records.link_lost(peer)
+        self._end_calls(peer)
+        core.timers.add(("forget", peer.id), core.now + core.settings.lost_peer_memory)
+
+    def _forget_node(self, node_id: NodeId, *, died: bool) -> None:
+        core = self._core
+        if node_id in core.peers:
+            return
+        core.timers.remove(("forget", node_id))
+        core.registry.forget(node_id)
+        core.ledgers.pop(node_id, None)
+        if died:
+            self._events.publisher_died(node_id)
+
+    def _end_calls(self, endpoint: Endpoint) -> None:
+        """Whatever was under way with a neighbour that is gone ends, by name, at the other side."""
+        given, endpoint.given = endpoint.given, {}
+        opened, endpoint.opened = endpoint.opened, {}
+        for id, under_way in given.items():
+            if isinstance(under_way, Call):
+                self._calls.target_gone(under_way, endpoint)
+            elif isinstance(under_way, Gather):
+                self._gathers.target_gone(under_way, endpoint, id)
+            else:
+                self._tunnels.gone(under_way, endpoint, id)
+        for id, under_way in opened.items():
+            if isinstance(under_way, Call):
+                self._calls.source_gone(under_way)
+            elif isinstance(under_way, Gather):
+                self._gathers.source_gone(under_way)
+            else:
+                self._tunnels.gone(under_way, endpoint, id)

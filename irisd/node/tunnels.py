@@ -1,0 +1,121 @@
+"""Tunnels through this node: messages both ways, end-to-end byte credit, half-close.
+
+The credit an end holds is the other *app's* word, passed on by every node in
+between; nobody may send beyond it, so what a node can have queued of a tunnel
+is bounded by the window. A tunnel is over when both ends have finished; any
+other end is an error at both, never a quiet one.
+"""
+
+from __future__ import annotations
+
+from irisd.model import Code, Executed, Frame, KiB, Kind, MiB
+from irisd.node.core import Core, ProtocolError
+from irisd.node.endpoints import App, Endpoint
+from irisd.router import Call, Tunnel
+
+MAX_WINDOW = MiB
+"""Most credit an end may hold, in bytes."""
+
+MAX_DATA = 64 * KiB
+"""Most bytes one DATA frame may carry."""
+
+DATA_COST = 64
+"""Credit a DATA frame uses besides its body, so that a flood of tiny messages is bounded too."""
+
+
+class Tunnels:
+    """All open tunnels of a node."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.open = 0
+
+    def accepted(self, call: Call, target: Endpoint, frame: Frame) -> None:
+        """The member took the tunnel: its first CREDIT opens it."""
+        source = self._core.endpoint(call.source)
+        if source is None:
+            self._core.fail(target.id, call.target_id, Code.TUNNEL_BROKEN, "the opener has left", Executed.YES)
+            return
+        tunnel = Tunnel(((source.id, call.source_id), (target.id, call.target_id)), call.cluster)
+        source.opened[call.source_id] = tunnel
+        target.given[call.target_id] = tunnel
+        self.open += 1
+        self.frame(target, tunnel, frame)
+
+    def frame(self, sender: Endpoint, tunnel: Tunnel, frame: Frame) -> None:
+        """A DATA, FINISH, CREDIT, ERROR or CANCEL of one end."""
+        end = tunnel.end_of(sender.id, frame.id)
+        destination, id = tunnel.ends[1 - end]
+        other = self._core.endpoint(destination)
+        if other is None:
+            self._break(tunnel, "the other end has left")
+            return
+        if frame.kind == Kind.DATA:
+            cost = len(frame.body) + DATA_COST
+            if tunnel.finished[end]:
+                self._violated(sender, tunnel, "DATA after FINISH")
+            elif len(frame.body) > MAX_DATA:
+                self._violated(sender, tunnel, f"DATA of {len(frame.body)} bytes: the limit is {MAX_DATA}")
+            elif cost > tunnel.credit[end]:
+                self._violated(sender, tunnel, "DATA beyond the credit it was given")
+            else:
+                tunnel.credit[end] -= cost
+                self._core.counters["tunnel.bytes"] += len(frame.body)
+                self._core.send(other, ("tunnel", id), frame.copy(id=id))
+        elif frame.kind == Kind.CREDIT:
+            credit = tunnel.credit[1 - end] + frame.count
+            if credit > MAX_WINDOW:
+                self._violated(sender, tunnel, f"CREDIT above the window of {MAX_WINDOW} bytes")
+                return
+            tunnel.credit[1 - end] = credit
+            self._core.urgent(other, frame.copy(id=id))
+        elif frame.kind == Kind.FINISH:
+            if tunnel.finished[end]:
+                return
+            tunnel.finished[end] = True
+            self._core.send(other, ("tunnel", id), frame.copy(id=id))
+            if all(tunnel.finished):
+                self._forget(tunnel)
+        elif frame.kind in (Kind.ERROR, Kind.CANCEL):
+            detail = frame.detail or "the other end aborted it"
+            self._abort(tunnel, 1 - end, detail, code=frame.code or Code.TUNNEL_BROKEN, reason=frame.reason)
+
+    def gone(self, tunnel: Tunnel, endpoint: Endpoint, id: int) -> None:
+        """One end's app, or the link towards it, has gone."""
+        what = "app" if isinstance(endpoint, App) else "link"
+        self._abort(tunnel, 1 - tunnel.end_of(endpoint.id, id), f"the {what} at the other end was lost")
+
+    def _violated(self, sender: Endpoint, tunnel: Tunnel, rule: str) -> None:
+        self._core.drop("tunnel-violation")
+        self._break(tunnel, rule)
+        raise ProtocolError(f"tunnel: {rule}")
+
+    def _break(self, tunnel: Tunnel, detail: str) -> None:
+        """End it with an error at both ends."""
+        for end in (0, 1):
+            self._tell(tunnel, end, Frame(Kind.ERROR, code=Code.TUNNEL_BROKEN, executed=Executed.YES, detail=detail))
+        self._forget(tunnel)
+
+    def _abort(
+        self, tunnel: Tunnel, end: int, detail: str, *, code: int = Code.TUNNEL_BROKEN, reason: str = ""
+    ) -> None:
+        self._tell(tunnel, end, Frame(Kind.ERROR, code=code, executed=Executed.YES, detail=detail, reason=reason))
+        self._forget(tunnel)
+
+    def _tell(self, tunnel: Tunnel, end: int, frame: Frame) -> None:
+        """An error overtakes and replaces what still waits for that end."""
+        destination, id = tunnel.ends[end]
+        endpoint = self._core.endpoint(destination)
+        if endpoint is not None:
+            endpoint.outbox.discard(("tunnel", id))
+            frame.id = id
+            self._core.urgent(endpoint, frame)
+
+    def _forget(self, tunnel: Tunnel) -> None:
+        self.open -= 1
+        for destination, id in tunnel.ends:
+            endpoint = self._core.endpoint(destination)
+            if endpoint is not None:
+                for table in (endpoint.opened, endpoint.given):
+                    if table.get(id) is tunnel:
+                        del table[id]

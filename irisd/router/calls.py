@@ -1,0 +1,76 @@
+"""Calls under way (pure): what a node remembers of each until it ends.
+
+A call comes from a *source* (an app or a peer) under the source's id, and is
+given to a *target* under an id of ours. The node whose app asked is the
+*origin*: it alone chooses nodes and tries again. A node that was chosen picks
+one of its own members and never forwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from irisd.model import Destination, Frame
+
+
+class CallState(StrEnum):
+    """How far a call got: what decides whether its handler may have run."""
+
+    WAITING = "waiting"  # at this node, for a free slot
+    GIVEN = "given"  # put in the target's outbox; ``frame.sent`` tells whether it left
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """A request or a push with one target at a time, or the opening of a tunnel."""
+
+    source: Destination
+    source_id: int
+    origin: bool
+    frame: Frame  # as it came in
+    cluster: str
+    deadline: float
+    state: CallState = CallState.WAITING
+    target: Destination | None = None
+    target_id: int = 0
+    attempt: Frame | None = None  # as it was given to the target
+    attempts: int = 0
+    tried: set[Destination] = field(default_factory=set)
+    cancelled: bool = False
+
+    @property
+    def may_have_run(self) -> bool:
+        """Whether a byte of it has left this node towards a handler."""
+        return self.attempt is not None and self.attempt.sent
+
+
+@dataclass(slots=True, eq=False)
+class Gather:
+    """A broadcast or a survey: one question, many legs."""
+
+    source: Destination
+    source_id: int
+    kind: int
+    deadline: float
+    legs: dict[tuple[Destination, int], str] = field(default_factory=dict)  # -> member's name, "" for a node
+    asked: dict[str, None] = field(default_factory=dict)
+    count: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Tunnel:
+    """An open tunnel through this node: two ends, credit and half-close each way.
+
+    ``credit[i]`` is what end *i* may still send; it never exceeds the window,
+    which bounds what this node can have queued of it.
+    """
+
+    ends: tuple[tuple[Destination, int], tuple[Destination, int]]
+    cluster: str
+    credit: list[int] = field(default_factory=lambda: [0, 0])
+    finished: list[bool] = field(default_factory=lambda: [False, False])
+
+    def end_of(self, destination: Destination, id: int) -> int:
+        """Which end (0 opened it) a destination and its id are."""
+        return 0 if self.ends[0] == (destination, id) else 1
