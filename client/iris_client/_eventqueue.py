@@ -1,0 +1,160 @@
+"""What a subscription holds for its reader (pure): frames of events, bounded in bytes, every loss counted.
+
+Events stay as they came, a frame of many at a time, and are cut apart as they are read.
+
+Invariants:
+    - the bytes held never exceed ``max_bytes``, one frame that alone is larger aside when nothing else is held
+    - every event is read once, or counted once as lost
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from iris_client._calls import Standing
+from iris_client._errors import IrisError
+from iris_client._frames import Header, Kind, ProtocolError
+from iris_client._model import MAX_SIZES, NO_HEADERS, Event
+
+EVENT_COST: Final = 32
+"""Bytes a waiting event is charged besides its body."""
+
+
+class _Held:
+    """One frame of events that waits."""
+
+    __slots__ = ("body", "cost", "count", "header", "lost", "lost_unknown", "sizes")
+
+    def __init__(self, header: Header, body: bytes, sizes: list[int] | None, cost: int) -> None:
+        self.header = header
+        self.body = body
+        self.sizes = sizes
+        self.count = 1 if sizes is None else len(sizes)
+        self.cost = cost
+        self.lost = 0
+        self.lost_unknown = False
+
+
+class EventQueue:
+    """Events between the stream and their reader.
+
+    Args:
+        max_bytes: Most bytes to hold.
+        drop_oldest: Which end gives way when that is not enough: the oldest, or what has just come.
+
+    Attributes:
+        lost: Events lost so far, as far as they could be counted.
+        on_change: Called when there is something new to read.
+    """
+
+    def __init__(self, max_bytes: int, *, drop_oldest: bool) -> None:
+        self._max_bytes = max_bytes
+        self._drop_oldest = drop_oldest
+        self._held: deque[_Held] = deque()
+        self._bytes = 0
+        self._gap = 0  # lost after everything that is held
+        self._gap_unknown = False
+        self.lost = 0
+        self.on_change: Callable[[], None] = lambda: None
+
+    def __bool__(self) -> bool:
+        return bool(self._held)
+
+    @property
+    def held_bytes(self) -> int:
+        """What the held events cost."""
+        return self._bytes
+
+    def add(self, header: Header, body: bytes) -> None:
+        """Take an EVENT frame.
+
+        Raises:
+            ProtocolError: Its sizes do not add up to its body.
+        """
+        if header.lost:
+            self._gap += header.lost
+            self.lost += header.lost
+        if header.lost_unknown:
+            self._gap_unknown = True
+        sizes: list[int] | None = None
+        if len(header.sizes):
+            sizes = list(header.sizes)
+            if len(sizes) > MAX_SIZES or sum(sizes) != len(body):
+                raise ProtocolError(f"sizes: {len(sizes)} sizes add up to {sum(sizes)}, the body has {len(body)} bytes")
+        elif not body and (header.lost or header.lost_unknown):
+            return  # only a notice of loss
+        count = 1 if sizes is None else len(sizes)
+        held = _Held(header, body, sizes, len(body) + EVENT_COST * count)
+        if self._bytes + held.cost > self._max_bytes and self._held:
+            if not self._drop_oldest:
+                self._gap += count
+                self.lost += count
+                return
+            while self._held and self._bytes + held.cost > self._max_bytes:
+                self._drop(self._held.popleft())
+        held.lost, held.lost_unknown = self._gap, self._gap_unknown
+        self._gap, self._gap_unknown = 0, False
+        self._held.append(held)
+        self._bytes += held.cost
+        self.on_change()
+
+    def gap(self) -> None:
+        """What comes next may come after losses nobody counted: the stream was a new one."""
+        self._gap_unknown = True
+
+    def take(self) -> list[Event]:
+        """Take the oldest frame's events; an empty list when there is nothing."""
+        if not self._held:
+            return []
+        held = self._held.popleft()
+        self._bytes -= held.cost
+        header, body = held.header, held.body
+        topic = header.address
+        headers: Mapping[str, str] = dict(header.headers) if len(header.headers) else NO_HEADERS
+        first_lost = None if held.lost_unknown else held.lost
+        if held.sizes is None:
+            return [Event(topic, body, headers, first_lost)]
+        events = []
+        at = 0
+        for size in held.sizes:
+            events.append(Event(topic, body[at : at + size], headers))
+            at += size
+        events[0].lost = first_lost
+        return events
+
+    def _drop(self, held: _Held) -> None:
+        """Drop a frame: what it held, and what was lost before it, was lost before the one that follows."""
+        self._bytes -= held.cost
+        self.lost += held.count
+        if self._held:
+            follower = self._held[0]
+            follower.lost += held.lost + held.count
+            follower.lost_unknown |= held.lost_unknown
+        else:
+            self._gap += held.lost + held.count
+            self._gap_unknown |= held.lost_unknown
+
+
+class SubscribeCall(Standing):
+    """A subscription, and the queue its events go to."""
+
+    __slots__ = ("queue",)
+
+    def __init__(
+        self, header: Header, queue: EventQueue, what: str, changed: Callable[[IrisError | None], None]
+    ) -> None:
+        super().__init__(header, what, changed)
+        self.queue = queue
+
+    def on_frame(self, kind: int, header: Header, body: bytes) -> None:
+        if kind != Kind.EVENT:
+            super().on_frame(kind, header, body)
+        elif not self.leaving:
+            self.queue.add(header, body)
+
+    def detached(self, reason: str) -> None:
+        super().detached(reason)
+        if self.established and not self.leaving:
+            self.queue.gap()

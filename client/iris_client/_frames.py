@@ -1,0 +1,199 @@
+"""Frames to bytes and back (pure).
+
+A batch is protobuf, but its outer layers are length-prefixed fields and bodies are most of it: the headers go
+through protobuf, the layers around them are put together and taken apart here, so that a body is copied once each
+way. Anything not laid out in the usual order is left to protobuf altogether.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from iris_client._errors import IrisError
+from iris_proto.v1 import frame_pb2 as pb
+
+Header = pb.Header
+"""The small protobuf message in front of every body."""
+
+make: Callable[..., Header] = pb.Header
+"""Make a header. The stubs want their own enums; ours are the same numbers."""
+
+Received = tuple[Header, bytes]
+"""One frame that came in: its header and its body."""
+
+
+class Kind(IntEnum):
+    """What a frame is; ``frame.proto`` has the grammar."""
+
+    HELLO = 1
+    WELCOME = 2
+    GOODBYE = 3
+    JOIN = 4
+    LEAVE = 5
+    SUBSCRIBE = 6
+    UNSUBSCRIBE = 7
+    DONE = 8
+    ERROR = 9
+    CANCEL = 10
+    REQUEST = 11
+    REPLY = 12
+    PUSH = 13
+    BROADCAST = 14
+    SURVEY = 15
+    PUBLISH = 16
+    EVENT = 17
+    FLUSH = 18
+    TUNNEL = 19
+    DATA = 20
+    FINISH = 21
+    CREDIT = 22
+    PART = 23
+
+
+class Code(IntEnum):
+    """Why a call failed."""
+
+    NO_MEMBER = 1
+    NOT_SUPPORTED = 2
+    DEADLINE_EXCEEDED = 3
+    MEMBER_LOST = 4
+    OVERLOADED = 5
+    REJECTED = 6
+    HANDLER_FAILED = 7
+    TOO_LARGE = 8
+    TUNNEL_BROKEN = 9
+    CANCELLED = 10
+    DENIED = 11
+    INVALID = 12
+    SLOW_SUBSCRIBER = 13
+
+
+EXECUTED_NO: Final = 1
+EXECUTED_MAYBE: Final = 2
+EXECUTED_YES: Final = 3
+
+MAX_REMAINING_MS: Final = 0xFFFF_FFFF
+
+_SIZES_TAG: Final = b"\x4a"  # Header.sizes, packed
+
+
+class ProtocolError(IrisError):
+    """The other side broke the rules of ``frame.proto``; the message names the rule. Ends the stream."""
+
+
+def varint(value: int) -> bytes:
+    """Encode a non-negative integer as protobuf does."""
+    if value < 0x80:
+        return value.to_bytes(1, "little")
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def sizes_field(sizes: bytes) -> bytes:
+    """The bytes that, appended to an encoded header, are its ``sizes``: fixed32, little-endian."""
+    return b"%b%b%b" % (_SIZES_TAG, varint(len(sizes)), sizes)
+
+
+def append_frame(chunks: list[bytes], header: bytes, body: bytes) -> int:
+    """Append one frame of a batch to ``chunks``; return how many bytes that added."""
+    # Batch.frames { Frame.header { ... } Frame.body { ... } }
+    head = b"\x0a%b%b" % (varint(len(header)), header)
+    if body:
+        head = b"%b\x12%b" % (head, varint(len(body)))
+    lead = b"\x0a%b%b" % (varint(len(head) + len(body)), head)
+    chunks.append(lead)
+    if body:
+        chunks.append(body)
+    return len(lead) + len(body)
+
+
+def append_joined(chunks: list[bytes], header: bytes, bodies: list[bytes], size: int) -> int:
+    """As :func:`append_frame`, with a body that is ``size`` bytes of ``bodies`` one after another."""
+    if not size:
+        return append_frame(chunks, header, b"")
+    head = b"\x0a%b%b\x12%b" % (varint(len(header)), header, varint(size))
+    lead = b"\x0a%b%b" % (varint(len(head) + size), head)
+    chunks.append(lead)
+    chunks += bodies
+    return len(lead) + size
+
+
+def decode_batch(data: bytes) -> list[Received]:
+    """Take a batch apart.
+
+    Raises:
+        ProtocolError: The bytes are no batch of frames, or a frame has no header.
+    """
+    frames: list[Received] = []
+    at, end = 0, len(data)
+    parse = pb.Header.FromString
+    try:
+        while at < end:
+            if data[at] != 0x0A:
+                return _decode_slowly(data)
+            size, at = _length(data, at + 1)
+            stop = at + size
+            if stop > end:
+                raise ProtocolError("a batch ends in the middle of a frame")
+            if at == stop or data[at] != 0x0A:
+                return _decode_slowly(data)
+            size, head = _length(data, at + 1)
+            at = head + size
+            if at > stop:
+                raise ProtocolError("a frame ends in the middle of its header")
+            header = parse(data[head:at])
+            if at == stop:
+                frames.append((header, b""))
+                continue
+            if data[at] != 0x12:
+                return _decode_slowly(data)
+            size, at = _length(data, at + 1)
+            if at + size != stop:
+                return _decode_slowly(data)
+            frames.append((header, data[at:stop]))
+            at = stop
+    except DecodeError:
+        raise ProtocolError("a frame's header cannot be decoded") from None
+    return frames
+
+
+def _length(data: bytes, at: int) -> tuple[int, int]:
+    """Read a length at ``at``; return it and where it ended."""
+    try:
+        byte = data[at]
+        if byte < 0x80:
+            return byte, at + 1
+        value, shift = byte & 0x7F, 7
+        while True:
+            at += 1
+            byte = data[at]
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                break
+            shift += 7
+            if shift > 63:
+                raise ProtocolError("a length is longer than ten bytes")
+    except IndexError:
+        raise ProtocolError("a batch ends in the middle of a length") from None
+    return value, at + 1
+
+
+def _decode_slowly(data: bytes) -> list[Received]:
+    try:
+        batch = pb.Batch.FromString(data)
+    except DecodeError:
+        raise ProtocolError("a batch cannot be decoded") from None
+    frames: list[Received] = []
+    for frame in batch.frames:
+        if not frame.HasField("header"):
+            raise ProtocolError("a frame has no header")
+        frames.append((frame.header, frame.body))
+    return frames

@@ -1,0 +1,420 @@
+"""One app's conversation with its daemon (pure): calls, deliveries, ids, deadlines, and what outlives a stream.
+
+The session knows no sockets and no event loop. Its owner tells it of streams (:meth:`Session.lane_up`,
+:meth:`Session.lane_down`), gives it what came (:meth:`Session.received`), sends what :meth:`Session.take` returns, and
+calls :meth:`Session.on_deadline` in time.
+
+Invariants:
+    - nothing but HELLO is sent before WELCOME came
+    - ids of this app are odd and rise on a stream; a call has one from the moment it is written
+    - joins, subscriptions, flushes and what waits to be published outlive a stream; every other call ends with it
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+from iris_client._assembly import Assembly
+from iris_client._calls import Call, Promise, Standing
+from iris_client._deliveries import PATTERN_NAMES, Delivery
+from iris_client._errors import Overloaded
+from iris_client._frames import EXECUTED_NO, Code, Header, Kind, ProtocolError, append_frame, decode_batch, make
+from iris_client._model import CALL_BUFFER_BYTES, Executed, Limits
+from iris_client._outbox import Out, Outbox
+from iris_client._publishing import FlushCall, Publishing
+from iris_client._tunnelcall import TunnelCall, broken, tunnel_frame
+from iris_client._tunnelflow import Budget, TunnelFlow
+
+
+class Member(Protocol):
+    """Where deliveries of one cluster go."""
+
+    def deliver(self, delivery: Delivery) -> None: ...
+
+
+class Timed(Protocol):
+    """What the session can watch a deadline for."""
+
+    deadline: float
+    over: bool
+
+    def expired(self, now: float) -> None: ...
+
+
+class Session:
+    """What an app and its daemon have under way.
+
+    Args:
+        service: The service to attach to; empty for the daemon's only one.
+        name: What this app is called, for people.
+        version: This SDK's release.
+        wake: Called when there is something new to send.
+
+    Attributes:
+        attached: WELCOME came and the stream has not broken.
+        draining: The daemon said goodbye: no new call is sent on this stream.
+        limits: What the daemon allows.
+        publishing: What waits to be published.
+        on_attached: Called when WELCOME came.
+        on_goodbye: Called with the daemon's reason when it starts to leave.
+        on_timer: Called with the time of a deadline that is now the next one.
+    """
+
+    def __init__(self, *, service: str, name: str, version: str, wake: Callable[[], None]) -> None:
+        self._service = service
+        self._name = name
+        self._version = version
+        self._wake = wake
+        self._next_id = 1
+        self._calls: dict[int, Call] = {}
+        self._held: dict[Call, None] = {}  # made while no stream would take them
+        self._held_bytes = 0
+        self._standing: dict[Standing, None] = {}
+        self._members: dict[str, Member] = {}
+        self._deliveries: dict[int, Delivery] = {}
+        self._flows: dict[TunnelFlow, Call | Delivery] = {}
+        self._timed: list[tuple[float, int, Timed]] = []
+        self._timed_count = 0
+        self._assembly = Assembly()
+        self._outbox = Outbox(self._opened, wake)
+        self._hello_due = False
+        self.budget = Budget()
+        self.publishing = Publishing(self._outbox.offer, self._opened, self._new_id)
+        self.attached = False
+        self.draining = False
+        self.limits = Limits()
+        self.on_attached: Callable[[], None] = lambda: None
+        self.on_goodbye: Callable[[str], None] = lambda reason: None
+        self.on_timer: Callable[[float], None] = lambda deadline: None
+
+    # -------------------------------------------------------------- streams
+
+    def lane_up(self) -> None:
+        """A stream is open: HELLO goes first."""
+        self._hello_due = True
+        self._assembly = Assembly()
+        self._wake()
+
+    def lane_down(self, reason: str) -> int:
+        """The stream is gone. End what cannot outlive it; return how many published messages may be lost."""
+        self.attached = self.draining = self._hello_due = False
+        calls, self._calls = list(self._calls.values()), {}
+        deliveries, self._deliveries = list(self._deliveries.values()), {}
+        unwritten = self._outbox.clear()
+        flushes = [call for call in calls if isinstance(call, FlushCall)]
+        for delivery in deliveries:
+            delivery.over = True
+            if delivery.flow is not None:
+                delivery.flow.fail(broken(f"tunnel of cluster {delivery.cluster!r}", reason))
+        for call in (*calls, *unwritten):
+            if not call.over:
+                call.detached(reason)
+        return self.publishing.detached([call for call in flushes if not call.over])
+
+    def take(self, limit: int, now: float) -> bytes | None:
+        """Return about ``limit`` bytes of what waits, or None when nothing may be sent now."""
+        if self._hello_due:
+            self._hello_due = False
+            hello = make(
+                kind=Kind.HELLO,
+                address=self._service,
+                member=self._name,
+                version=self._version,
+            )
+            chunks: list[bytes] = []
+            append_frame(chunks, hello.SerializeToString(), b"")
+            return b"".join(chunks)
+        if not self.attached:
+            return None
+        return self._outbox.take(limit, now)
+
+    def goodbye(self, reason: str) -> None:
+        """Tell the daemon that this app stops taking work and will close when what is open has ended."""
+        if self.attached:
+            self._outbox.push(Out(make(kind=Kind.GOODBYE, reason=reason)))
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing waits to be sent."""
+        return self._outbox.empty and self.publishing.empty
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits to be sent, and no call but joins and subscriptions is open in either direction."""
+        return (
+            self.quiet
+            and not self._deliveries
+            and all(isinstance(call, Standing) and not call.leaving for call in self._calls.values())
+        )
+
+    # ---------------------------------------------------------------- calls
+
+    def open(self, call: Call, now: float) -> None:
+        """Open a call; it ends through its own methods.
+
+        Raises:
+            Overloaded: Too much already waits in this process.
+        """
+        if call.body and self._outbox.bodies + self._held_bytes + len(call.body) > CALL_BUFFER_BYTES:
+            raise Overloaded(
+                f"{call.what}: {CALL_BUFFER_BYTES} bytes of calls already wait in this process", executed=Executed.NO
+            )
+        if call.deadline <= now:
+            call.expired(now)
+            return
+        if self.attached and not self.draining:
+            self._push(call)
+        else:
+            self._held[call] = None
+            self._held_bytes += len(call.body)
+        self.watch(call)
+
+    def stand(self, call: Standing) -> None:
+        """Open a join or a subscription, and again on every later stream until :meth:`leave`."""
+        self._standing[call] = None
+        if self.attached and not self.draining:
+            self._push(call)
+
+    def join(self, call: Standing, cluster: str, member: Member) -> None:
+        """Serve a cluster: its deliveries go to ``member``."""
+        self._members[cluster] = member
+        self.stand(call)
+
+    def leave(self, call: Standing, kind: Kind, cluster: str = "") -> None:
+        """Let go of a join (LEAVE) or a subscription (UNSUBSCRIBE). ``call.over`` when the daemon confirmed."""
+        self._standing.pop(call, None)
+        self._members.pop(cluster, None)
+        if call.over or call.leaving:
+            return
+        call.leaving = True
+        if call.id:
+            self._outbox.push(Out(make(kind=kind, id=call.id)))
+        else:
+            call.over = True
+            call.changed(None)
+
+    def tunnel(self, call: TunnelCall, now: float) -> TunnelFlow:
+        """Open a tunnel.
+
+        Raises:
+            Overloaded: All tunnels together already hold as much as they may.
+        """
+        window = self.budget.first()
+        if not window:
+            raise Overloaded(f"{call.what}: the tunnels of this mesh already hold all the memory they may")
+        call.flow = flow = TunnelFlow(self, self.budget, window, self.limits.max_body, call.what)
+        self._flows[flow] = call
+        try:
+            self.open(call, now)
+        except Overloaded as error:
+            flow.fail(error)
+            raise
+        return flow
+
+    def cancel(self, call: Call) -> None:
+        """The opener no longer wants the call. Nothing is told to its promise."""
+        if call.over:
+            return
+        call.over = True
+        if isinstance(call, TunnelCall) and call.flow is not None:
+            call.flow.fail(broken(call.what, "cancelled"))
+        self._drop_held(call)
+        self._calls.pop(call.id, None)
+        if call.id:
+            self._assembly.forget(call.id)
+            self._outbox.push(Out(make(kind=Kind.CANCEL, id=call.id)))
+
+    def flush(self, promise: Promise, deadline: float) -> FlushCall:
+        """Ask when everything published so far has been routed."""
+        call = self.publishing.flush(promise, deadline)
+        self.watch(call)
+        return call
+
+    # ----------------------------------------------------------------- time
+
+    def watch(self, timed: Timed) -> None:
+        """Call ``timed.expired`` when its deadline passes, unless it is over by then."""
+        if timed.deadline == math.inf:
+            return
+        heap = self._timed
+        if len(heap) > 1024 and len(heap) > 4 * (len(self._calls) + len(self._deliveries)):
+            heap[:] = [entry for entry in heap if not entry[2].over]
+            heapq.heapify(heap)
+        self._timed_count += 1
+        heapq.heappush(heap, (timed.deadline, self._timed_count, timed))
+        if heap[0][2] is timed:
+            self.on_timer(timed.deadline)
+
+    def next_deadline(self) -> float | None:
+        """When :meth:`on_deadline` should be called next."""
+        heap = self._timed
+        while heap and heap[0][2].over:
+            heapq.heappop(heap)
+        return heap[0][0] if heap else None
+
+    def on_deadline(self, now: float) -> None:
+        """End every call whose time has come. Early calls do nothing."""
+        heap = self._timed
+        while heap and (heap[0][0] <= now or heap[0][2].over):
+            timed = heapq.heappop(heap)[2]
+            if not timed.over and timed.deadline != math.inf:
+                timed.expired(now)
+                self._expired(timed, now)
+
+    def _expired(self, timed: Timed, now: float) -> None:
+        if not timed.over:
+            if timed.deadline > now:
+                self.watch(timed)  # it gave itself more time
+        elif isinstance(timed, Call):
+            self._drop_held(timed)
+            if timed.id and self._calls.pop(timed.id, None) is not None:
+                self._assembly.forget(timed.id)
+                self._outbox.push(Out(make(kind=Kind.CANCEL, id=timed.id)))
+
+    # ------------------------------------------------------------ what came
+
+    def received(self, data: bytes, now: float) -> None:
+        """Take a batch from the daemon.
+
+        Raises:
+            ProtocolError: It breaks the rules; the stream must be given up.
+        """
+        calls = self._calls
+        for header, body in decode_batch(data):
+            kind: int = header.kind
+            id: int = header.id
+            if header.more and kind not in (Kind.DATA, Kind.PART):
+                if id in calls or not id & 1:
+                    self._assembly.begin(header, body, self.limits.max_body)
+                continue
+            if kind == Kind.PART:
+                whole = self._assembly.part(header, body)
+                if whole is None:
+                    continue
+                header, body = whole
+                kind = header.kind
+            if id & 1:
+                call = calls.get(id)
+                if call is not None:  # else over already: ordinary
+                    call.on_frame(kind, header, body)
+                    if call.over:
+                        calls.pop(id, None)
+                        self._assembly.forget(id)
+                        if isinstance(call, Standing):
+                            self._standing.pop(call, None)
+            elif kind in PATTERN_NAMES:
+                self._deliver(header, body, now)
+            elif id:
+                delivery = self._deliveries.get(id)
+                if delivery is not None:
+                    self._for_delivery(delivery, kind, header, body)
+                elif kind == Kind.CANCEL:
+                    self._assembly.forget(id)
+            else:
+                self._about_stream(kind, header)
+
+    def _about_stream(self, kind: int, header: Header) -> None:
+        if kind == Kind.WELCOME and not self.attached:
+            self.limits = Limits(header.max_bytes or self.limits.max_body, header.node, header.version)
+            self.attached = True
+            for standing in self._standing:
+                self._push(standing)
+            held, self._held, self._held_bytes = self._held, {}, 0
+            for call in held:
+                self._push(call)
+            self.on_attached()
+            self._wake()
+        elif kind == Kind.GOODBYE and self.attached:
+            self.draining = self.publishing.paused = True
+            self.on_goodbye(header.reason)
+        else:
+            raise ProtocolError(f"unexpected frame kind {kind} without an id")
+
+    def _deliver(self, header: Header, body: bytes, now: float) -> None:
+        kind: int = header.kind
+        id: int = header.id
+        if id in self._deliveries or (not id and kind != Kind.BROADCAST):
+            raise ProtocolError(f"a call was opened with id {id}, which cannot be one of the daemon's new ones")
+        cluster = header.address.rpartition("/")[2].partition("@")[0]
+        delivery = Delivery(self, header, body, cluster, now)
+        member = self._members.get(cluster)
+        if kind != Kind.BROADCAST:
+            self._deliveries[id] = delivery
+        if member is None:
+            return delivery.fail(Code.NO_MEMBER, EXECUTED_NO, f"this member of {cluster!r} has left")
+        if kind == Kind.TUNNEL:
+            window = self.budget.first()
+            if not window:
+                return delivery.fail(Code.OVERLOADED, EXECUTED_NO, "this member's tunnels hold all the memory they may")
+            what = f"tunnel of cluster {cluster!r}"
+            delivery.flow = flow = TunnelFlow(self, self.budget, window, self.limits.max_body, what)
+            flow.id = id
+            self._flows[flow] = delivery
+        self.watch(delivery)
+        member.deliver(delivery)
+        return None
+
+    def _for_delivery(self, delivery: Delivery, kind: int, header: Header, body: bytes) -> None:
+        flow = delivery.flow
+        if kind == Kind.CANCEL:
+            delivery.cancel()
+            if flow is not None:
+                flow.abort("the opener cancelled it", Code.CANCELLED)
+        elif flow is None:
+            raise ProtocolError(f"unexpected frame kind {kind} for a {PATTERN_NAMES[delivery.kind]}")
+        elif kind == Kind.ERROR:
+            flow.fail(broken(f"tunnel of cluster {delivery.cluster!r}", header.detail or "the opener broke it"))
+        else:
+            tunnel_frame(flow, kind, header, body)
+
+    # ---------------------------------------- for deliveries, flows, outbox
+
+    def answer(self, delivery: Delivery, header: Header, body: bytes) -> None:
+        """Send the answer of a delivery; it is over."""
+        delivery.over = True
+        if self._deliveries.pop(delivery.id, None) is None:
+            return  # a broadcast: nothing goes back
+        if delivery.flow is not None:
+            delivery.flow.fail(broken(f"tunnel of cluster {delivery.cluster!r}", header.detail))
+        self._outbox.push(Out(header, body))
+
+    def push_for(self, flow: TunnelFlow, header: Header) -> None:
+        """Send a small frame of a tunnel."""
+        header.id = flow.id
+        self._outbox.push(Out(header))
+
+    def offer_flow(self, flow: TunnelFlow) -> None:
+        self._outbox.offer(flow)
+
+    def forget_flow(self, flow: TunnelFlow) -> None:
+        owner = self._flows.pop(flow, None)
+        if owner is None:
+            return
+        owner.over = True
+        if isinstance(owner, Delivery):
+            self._deliveries.pop(owner.id, None)
+        else:
+            self._calls.pop(owner.id, None)
+
+    def _push(self, call: Call) -> None:
+        self._outbox.push(Out(call.header, call.body, call.send_by, call))
+
+    def _drop_held(self, call: Call) -> None:
+        if call in self._held:
+            del self._held[call]
+            self._held_bytes -= len(call.body)
+
+    def _new_id(self) -> int:
+        id = self._next_id
+        self._next_id = id + 2
+        return id
+
+    def _opened(self, call: Call) -> int:
+        call.id = id = self._new_id()
+        self._calls[id] = call
+        if isinstance(call, TunnelCall) and call.flow is not None:
+            call.flow.id = id
+        return id

@@ -1,0 +1,322 @@
+"""One end of a tunnel (pure): pieces, credit both ways, half-close, and never a clean end that was not one.
+
+Each end lets the other send only what it has room for. Room is given back as the app takes messages, half a window at
+a time; an app that always waits for more gets a larger window, as long as all tunnels together stay within a budget.
+
+Invariants:
+    - bytes sent never exceed the credit granted by the other end
+    - bytes held for the app never exceed the window and one message of at most ``max_body``
+    - ``clean`` only when the other end said FINISH; ``broken`` is final
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from iris_client._errors import IrisError, TooLarge, TunnelBroken
+from iris_client._frames import Code, Header, Kind, append_frame, make
+from iris_client._model import DATA_BYTES, KiB, MiB
+
+SMALLEST_WINDOW: Final = 64 * KiB
+FIRST_WINDOW: Final = 256 * KiB
+LARGEST_WINDOW: Final = MiB
+SEND_BUFFER_BYTES: Final = 256 * KiB
+"""How much of what was sent may wait for credit before ``send`` waits."""
+MAX_WAITING: Final = 65_536
+"""Most messages that may wait for the app: empty ones cost no credit, and memory all the same."""
+
+
+class Budget:
+    """What all tunnels of one mesh may grant together. Bytes."""
+
+    def __init__(self, limit: int = 64 * MiB) -> None:
+        self._left = limit
+
+    def first(self) -> int:
+        """Take a window for a new tunnel: the usual one, or what is left, or 0 when that is too little."""
+        size = min(FIRST_WINDOW, self._left)
+        if size < SMALLEST_WINDOW:
+            return 0
+        self._left -= size
+        return size
+
+    def more(self, size: int) -> int:
+        """Take up to ``size`` more bytes; return how many that were."""
+        size = min(size, self._left)
+        self._left -= size
+        return size
+
+    def give_back(self, size: int) -> None:
+        self._left += size
+
+
+class Port(Protocol):
+    """What a flow needs of its session."""
+
+    def push_for(self, flow: TunnelFlow, header: Header) -> None:
+        """Queue a frame of this tunnel ahead of bulk; the id is filled in."""
+
+    def offer_flow(self, flow: TunnelFlow) -> None:
+        """Give the flow a turn among bulk."""
+
+    def forget_flow(self, flow: TunnelFlow) -> None:
+        """The tunnel is over: no frame of its id means anything any more."""
+
+
+class TunnelFlow:
+    """Both directions of one tunnel, at one end of it.
+
+    Args:
+        port: The session.
+        budget: What all windows are taken from.
+        window: The first window, already taken from ``budget``.
+        max_body: Most bytes one message may have.
+        what: For error messages: ``tunnel to 'storage'``.
+
+    Attributes:
+        id: The call's id.
+        on_change: Called whenever there may be something new to read, room to send, or an end.
+        broken: Why it broke, once it has.
+        clean: The other end has finished: what is queued is all there is.
+    """
+
+    def __init__(self, port: Port, budget: Budget, window: int, max_body: int, what: str) -> None:
+        self._port = port
+        self._budget = budget
+        self._window = window
+        self._max_body = max_body
+        self._what = what
+        self.id = 0
+        self.on_change: Callable[[], None] = lambda: None
+        self.broken: IrisError | None = None
+        self.clean = False
+        # towards the other end
+        self._credit = 0
+        self._pending: deque[bytes] = deque()
+        self._pending_bytes = 0
+        self._at = 0  # how much of the first pending message has left
+        self._finishing = False
+        self._finished = False
+        self._offered = False
+        # from the other end
+        self._messages: deque[tuple[bytes, int]] = deque()  # and what each has yet to give back in credit
+        self._partial = bytearray()  # of a message whose last piece has not come
+        self._partial_owed = 0
+        self._granted = 0  # what the other end may still send
+        self._owed = 0  # consumed and not granted again yet
+        self._accepted = False
+        self._discarding = False
+        self._over = False
+
+    # ------------------------------------------------------------- sending
+
+    @property
+    def room(self) -> bool:
+        """Whether :meth:`send` may take another message."""
+        return self._pending_bytes < SEND_BUFFER_BYTES and len(self._pending) < MAX_WAITING
+
+    @property
+    def sent(self) -> bool:
+        """Whether everything, FINISH included, has left."""
+        return self._finished
+
+    @property
+    def finishing(self) -> bool:
+        return self._finishing
+
+    @property
+    def over(self) -> bool:
+        return self._over
+
+    def send(self, body: bytes) -> None:
+        """Queue one message.
+
+        Raises:
+            TooLarge: It is above the limit.
+        """
+        if len(body) > self._max_body:
+            raise TooLarge(f"{self._what}: a message of {len(body)} bytes, the limit is {self._max_body} bytes")
+        self._pending.append(body)
+        self._pending_bytes += len(body)
+        self._turn()
+
+    def finish(self) -> None:
+        """Send no more; FINISH leaves behind what is queued."""
+        if not self._finishing and self.broken is None:
+            self._finishing = True
+            self._turn()
+
+    def pull(self, chunks: list[bytes], now: float) -> int:
+        """Write pieces within credit, up to about one quantum of 64 KiB."""
+        self._offered = False
+        if self._over:
+            return 0
+        written = 0
+        pending = self._pending
+        while pending and written < DATA_BYTES:
+            body = pending[0]
+            left = len(body) - self._at
+            if left and not self._credit:
+                break
+            size = min(left, self._credit, DATA_BYTES)
+            more = size < left
+            header = make(kind=Kind.DATA, id=self.id, more=more)
+            whole = size == len(body)
+            piece = body if whole else body[self._at : self._at + size]
+            written += append_frame(chunks, header.SerializeToString(), piece)
+            self._credit -= size
+            self._pending_bytes -= size
+            if more:
+                self._at += size
+            else:
+                pending.popleft()
+                self._at = 0
+        if not pending and self._finishing and not self._finished:
+            header = make(kind=Kind.FINISH, id=self.id)
+            written += append_frame(chunks, header.SerializeToString(), b"")
+            self._finished = True
+            self._end_if_both()
+        self._turn()
+        if written:
+            self.on_change()
+        return written
+
+    # ----------------------------------------------------------- receiving
+
+    def accept(self) -> None:
+        """Let the other end send. At the member's end the first time accepts the tunnel."""
+        if not self._accepted and self.broken is None:
+            self._accepted = True
+            self._grant(self._window)
+
+    def receive(self) -> bytes | None:
+        """Take the next whole message, or None when there is none now."""
+        if not self._messages:
+            return None
+        body, owed = self._messages.popleft()
+        self._owed += owed
+        self._regrant()
+        return body
+
+    @property
+    def readable(self) -> bool:
+        return bool(self._messages)
+
+    def discard(self) -> None:
+        """The app reads no more: what came and what comes is thrown away, and its room given back."""
+        self._discarding = True
+        for _, owed in self._messages:
+            self._owed += owed
+        self._messages.clear()
+        self._partial = bytearray()
+        self._regrant()
+
+    def abort(self, detail: str, code: int = Code.TUNNEL_BROKEN, reason: str = "", body: bytes = b"") -> None:
+        """Break it, and tell the other end."""
+        if self._over:
+            return
+        self._port.push_for(
+            self,
+            make(
+                kind=Kind.ERROR,
+                code=code,
+                executed=3,
+                reason=reason,
+                detail=detail,
+            ),
+        )
+        self.fail(TunnelBroken(f"{self._what}: {detail}"))
+
+    def fail(self, error: IrisError) -> None:
+        """It broke: nothing more is sent; what came whole may still be read."""
+        if self._over:
+            return
+        if self.broken is None and not (self.clean and self._finished):
+            self.broken = error
+        self._pending.clear()
+        self._pending_bytes = 0
+        self._end()
+        self.on_change()
+
+    def on_data(self, header: Header, body: bytes) -> None:
+        """Take a DATA frame."""
+        size = len(body)
+        if self.clean:
+            return self.abort("the other end sent more after it had finished")
+        if size > DATA_BYTES:
+            return self.abort(f"the other end sent a piece of {size} bytes, the limit is {DATA_BYTES} bytes")
+        if size > self._granted:
+            return self.abort("the other end sent more than its credit")
+        self._granted -= size
+        if self._discarding:
+            self._owed += size
+            return self._regrant()
+        self._partial_owed += size
+        if len(self._partial) + size > self._max_body:
+            return self.abort(f"the other end sent a message above the limit of {self._max_body} bytes")
+        if header.more:
+            self._partial += body
+            return self._regrant()
+        if len(self._messages) >= MAX_WAITING:
+            return self.abort(f"more than {MAX_WAITING} messages wait to be read")
+        whole = bytes(self._partial + body) if self._partial else body
+        self._messages.append((whole, self._partial_owed))
+        self._partial = bytearray()
+        self._partial_owed = 0
+        self.on_change()
+        return None
+
+    def on_credit(self, count: int) -> None:
+        self._credit += count
+        self._turn()
+
+    def on_finish(self) -> None:
+        if self._partial and not self._discarding:
+            return self.abort("the other end finished in the middle of a message")
+        self.clean = True
+        self._end_if_both()
+        self.on_change()
+        return None
+
+    # ------------------------------------------------------------- inside
+
+    def _turn(self) -> None:
+        """Ask for a turn if there is something that may be sent now."""
+        if self._offered or self._over or self._finished:
+            return
+        head = self._pending[0] if self._pending else None
+        if (head is not None and (self._credit or not head)) or (head is None and self._finishing):
+            self._offered = True
+            self._port.offer_flow(self)
+
+    def _grant(self, count: int) -> None:
+        self._granted += count
+        self._port.push_for(self, make(kind=Kind.CREDIT, count=count))
+
+    def _regrant(self) -> None:
+        if not self._messages and self._partial_owed:
+            # A message longer than the window would wait for room that only its own end can free.
+            self._owed += self._partial_owed
+            self._partial_owed = 0
+        if self.clean or self._over or not self._accepted or self._owed * 2 < self._window:
+            return
+        more = 0
+        if not self._messages and self._window < LARGEST_WINDOW:
+            # The app waits for us, not we for the app: let more be under way.
+            more = self._budget.more(min(self._window, LARGEST_WINDOW - self._window))
+            self._window += more
+        count, self._owed = self._owed + more, 0
+        self._grant(count)
+
+    def _end_if_both(self) -> None:
+        if self.clean and self._finished:
+            self._end()
+
+    def _end(self) -> None:
+        if not self._over:
+            self._over = True
+            self._budget.give_back(self._window)
+            self._window = 0
+            self._port.forget_flow(self)
