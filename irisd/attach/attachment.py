@@ -98,7 +98,7 @@ class Over:
 
 
 _CLOSED = Over(grpc.StatusCode.OK, "", "closed")  # the app closed its side
-_GONE = Over(grpc.StatusCode.CANCELLED, "", "gone")  # the app or its connection broke: nobody is left to tell
+GONE = Over(grpc.StatusCode.CANCELLED, "", "gone")  # the app or its connection broke: nobody is left to tell
 
 
 class Attachment:
@@ -162,6 +162,11 @@ class Attachment:
         self._give_up, self._end_timeout = give_up, end_timeout
         self._start_timer()
 
+    def give_up(self) -> None:
+        """Do not wait any longer for what is queued to be written; for one that is ending."""
+        if self._give_up is not None:
+            self._give_up()
+
     def close(self, over: Over) -> None:
         """It is over: nothing can end it any more."""
         self.ending = over
@@ -199,24 +204,23 @@ class Stream:
         self._handler = handler
         self._limits = limits
 
-    async def run(self, hello: Frame, rest: list[Frame]) -> None:
-        """Attach, serve and detach; return for status OK, abort the call for any other.
+    async def run(self, hello: Frame, rest: list[Frame]) -> Over:
+        """Attach, serve and detach; return how it ended, which is still to be told to the app.
 
-        Cancelled when the app's connection breaks: then the app is detached as ``gone``.
+        Cancelled when the app's connection breaks: then the app was detached as ``gone``.
+
+        Raises:
+            AttachRefused: The handler did not take the app.
         """
         attachment, handler = self._attachment, self._handler
-        try:
-            handler.attached(attachment, hello)
-        except AttachRefused as refused:
-            await abort(self._context, refused.status, refused.detail)
-        over = _GONE
+        handler.attached(attachment, hello)
+        over = GONE
         try:
             over = await self._serve(rest)
         finally:
             attachment.close(over)
             handler.detached(attachment, over.reason)
-        if over is not _GONE and over.status is not grpc.StatusCode.OK:
-            await abort(self._context, over.status, over.detail)
+        return over
 
     async def _serve(self, rest: list[Frame]) -> Over:
         attachment = self._attachment
@@ -225,7 +229,7 @@ class Stream:
         attachment.open(writer.cancel, self._limits.end_timeout)
         try:
             await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
-            if attachment.ending is not None and not writer.done() and reader.result() is not _GONE:
+            if attachment.ending is not None and not writer.done() and reader.result() is not GONE:
                 await asyncio.wait((writer,))  # the app has said its last; what is queued for it still goes out
             # A writer that was cancelled ran out of time writing what was queued: the ending stands.
             return attachment.ending or (reader.result() if reader.done() else writer.result())
@@ -247,7 +251,7 @@ class Stream:
                     handler.frames_received(attachment, frames)
                 data = await context.read()
                 if data is _EOF:
-                    return _GONE if context.cancelled() else _CLOSED
+                    return GONE if context.cancelled() else _CLOSED  # a killed app can look like one that closed
                 # Once ending, what arrives is only taken off the wire: an app busy writing gets to read its end.
                 frames = decode_batch(data, max_body) if attachment.ending is None else []
         except WireError as error:
@@ -264,7 +268,7 @@ class Stream:
                 try:
                     await context.write(batch)
                 except (grpc.aio.BaseError, asyncio.InvalidStateError):
-                    return _GONE  # the call was over before gRPC told us
+                    return GONE  # the call was over before gRPC told us
                 attachment.write_ends()
             elif attachment.ending is not None:
                 return attachment.ending
@@ -274,8 +278,14 @@ class Stream:
 
 
 async def abort(context: Context, status: grpc.StatusCode, detail: str) -> NoReturn:
-    """End the call with this status; does not return."""
-    await context.abort(status, detail if len(detail) <= MAX_DETAIL else detail[: MAX_DETAIL - 1] + "…")
+    """End the call with this status; does not return.
+
+    An app that does not read is told when it does, or never when its connection breaks first.
+    """
+    try:
+        await context.abort(status, detail if len(detail) <= MAX_DETAIL else detail[: MAX_DETAIL - 1] + "…")
+    except grpc.aio.InternalError:
+        raise asyncio.CancelledError from None  # nobody is left to tell, and gRPC would call that our failure
     raise AssertionError("gRPC's abort returned")
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
 
@@ -18,13 +17,25 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from iris_proto.v1 import control_pb2_grpc
-from irisd.attach.attachment import AttachHandler, AttachLimits, Attachment, Context, Stream, abort, read_hello
+from iris_proto.v1 import attach_pb2, control_pb2, control_pb2_grpc
+from irisd.attach.attachment import (
+    GONE,
+    AttachHandler,
+    AttachLimits,
+    Attachment,
+    AttachRefused,
+    Context,
+    Over,
+    Stream,
+    abort,
+    read_hello,
+)
 from irisd.attach.control import ControlService, ControlSource
 from irisd.attach.listener import Listener, ListenerSpec, open_listener
 
-RELAY = "iris.v1.Relay"
-CONTROL = "iris.v1.Control"
+# From the descriptors, which must be loaded anyway for reflection to have them.
+RELAY = attach_pb2.DESCRIPTOR.services_by_name["Relay"].full_name
+CONTROL = control_pb2.DESCRIPTOR.services_by_name["Control"].full_name
 
 _STOPPING = "the daemon is shutting down; attach again elsewhere or later"
 
@@ -121,22 +132,20 @@ class AttachServer:
             self._watch = None
         for attachment in list(self._attachments.values()):
             attachment.end("UNAVAILABLE", _STOPPING, reason="shutdown")
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(grace):
                 await self._empty.wait()
+        except TimeoutError:
+            for attachment in list(self._attachments.values()):
+                attachment.give_up()
+            await self._empty.wait()  # at once: nothing but our own tasks is waited for
         await self._close(min(grace, 0.5))
 
     # ---------------------------------------------------------------- streams
 
     async def _attach(self, listener: Listener, context: Context) -> None:
         limits = self._limits
-        await self._refuse_when_draining(context)
-        if len(self._attachments) >= limits.attachments:
-            await abort(
-                context,
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"too many attachments: this daemon takes {limits.attachments}",
-            )
+        await self._refuse_when_full(context)
         if self._unready >= limits.unready:
             await abort(
                 context,
@@ -148,7 +157,7 @@ class AttachServer:
             hello, rest = await read_hello(context, limits)
         finally:
             self._unready -= 1
-        await self._refuse_when_draining(context)  # again: it may have begun meanwhile
+        await self._refuse_when_full(context)  # again: much may have happened meanwhile
         if len(listener.services) == 1 and not hello.address:
             hello.address = next(iter(listener.services))
         attachment = Attachment(next(self._ids), _peer(context), listener.url, listener.services)
@@ -161,18 +170,23 @@ class AttachServer:
         self._attachments[attachment.id] = attachment
         self._empty.clear()
         try:
-            await Stream(attachment, context, self._handler, limits).run(hello, rest)
+            over = await Stream(attachment, context, self._handler, limits).run(hello, rest)
+        except AttachRefused as refused:
+            over = Over(refused.status, refused.detail, "refused")
         finally:
-            self._forget(attachment)
+            del self._attachments[attachment.id]
+            if not self._attachments:
+                self._empty.set()
+        if over is not GONE and over.status is not grpc.StatusCode.OK:
+            await abort(context, over.status, over.detail)
 
-    async def _refuse_when_draining(self, context: Context) -> None:
+    async def _refuse_when_full(self, context: Context) -> None:
         if self._draining:
             await abort(context, grpc.StatusCode.UNAVAILABLE, _STOPPING)
-
-    def _forget(self, attachment: Attachment) -> None:
-        self._attachments.pop(attachment.id, None)
-        if not self._attachments:
-            self._empty.set()
+        most = self._limits.attachments
+        if len(self._attachments) >= most:
+            sentence = f"too many attachments: this daemon takes {most}"
+            await abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, sentence)
 
     async def _watch_readers(self) -> None:
         """Detach apps that do not read while what they must hear piles up."""

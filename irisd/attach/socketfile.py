@@ -169,13 +169,13 @@ class SocketFile:
             return None
 
     def _lock_unopened(self, error: OSError) -> Exception:
-        folder = self.path.parent
-        if os.access(folder, os.W_OK | os.X_OK) and self.lock_path.exists():
-            # The folder would take it: the file belongs to another user, whose daemon it is, or was.
+        if os.path.lexists(self.lock_path):
+            # The folder is not to blame: the file belongs to another user, whose daemon it is, or was.
             return AlreadyRunningError(
-                f"{self.lock_path} belongs to another user: {error.strerror}; "
-                "if no daemon of theirs is running, remove it, else choose another socket path"
+                f"cannot open {self.lock_path}: {error.strerror}; if no daemon of another user is running there, "
+                "remove it, else choose another socket path"
             )
+        folder = self.path.parent
         return RuntimeFolderError(
             f"the runtime folder {folder} is not writable for user {os.geteuid()}: {error.strerror}; "
             "change its owner, or choose another socket path"

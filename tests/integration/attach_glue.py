@@ -1,0 +1,189 @@
+"""A handler that notes what the edge tells it, and an app that speaks batches of frames."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from irisd.attach import Attachment, AttachRefused, AttachServer
+from irisd.model import Frame, Kind, MiB
+from irisd.status import ClusterRow, NodeRow, ServiceInfo, StatusInfo, TopicRow
+from irisd.wire import decode_batch, encode_batch
+
+MAX_BODY = 8 * MiB
+PATIENCE = 10.0  # seconds for something that must happen; only a failing test waits so long
+
+
+class Apps:
+    """Stands for the composition root: welcomes apps and echoes their frames.
+
+    Attributes:
+        calls: Everything the edge said, in order: (what, attachment id, more).
+        refuse: Services nobody may attach to, and the status they get.
+        echo: Whether frames go back to their sender.
+        full: What ``control_full`` answers.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, int, Any]] = []
+        self.attachments: dict[int, Attachment] = {}
+        self.outboxes: dict[int, deque[Frame]] = {}
+        self.pulled: dict[int, int] = {}
+        self.refuse: dict[str, AttachRefused | Exception] = {}
+        self.echo = True
+        self.full = False
+        self.on_frames: Callable[[Attachment, list[Frame]], None] | None = None
+        self._happened = asyncio.Event()
+
+    def attached(self, attachment: Attachment, hello: Frame) -> None:
+        self._note("attached", attachment, hello.address)
+        refused = self.refuse.get(hello.address)
+        if refused is not None:
+            raise refused
+        self.attachments[attachment.id] = attachment
+        self.outboxes[attachment.id] = deque([Frame(Kind.WELCOME, node="ab" * 16, max_bytes=MAX_BODY)])
+        self.pulled[attachment.id] = 0
+
+    def frames_received(self, attachment: Attachment, frames: list[Frame]) -> None:
+        self._note("frames", attachment, frames)
+        if self.on_frames is not None:
+            self.on_frames(attachment, frames)
+        elif self.echo:
+            self.send(attachment.id, *frames)
+
+    def pull(self, attachment: Attachment, limit: int) -> list[Frame]:
+        outbox = self.outboxes[attachment.id]
+        frames: list[Frame] = []
+        size = 0
+        while outbox and size < limit:
+            frames.append(outbox.popleft())
+            size += len(frames[-1].body) + 32
+        self.pulled[attachment.id] += size
+        return frames
+
+    def control_full(self, attachment: Attachment) -> bool:
+        return self.full
+
+    def detached(self, attachment: Attachment, reason: str) -> None:
+        self._note("detached", attachment, reason)
+        del self.outboxes[attachment.id], self.attachments[attachment.id]
+
+    def send(self, attachment_id: int, *frames: Frame) -> None:
+        self.outboxes[attachment_id].extend(frames)
+        self.attachments[attachment_id].wake()
+
+    def said(self, what: str) -> list[Any]:
+        """What the edge said of one kind, in order."""
+        return [more for said, _, more in self.calls if said == what]
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait for a state the edge's calls bring about."""
+        async with asyncio.timeout(PATIENCE):
+            while not condition():
+                self._happened.clear()
+                await self._happened.wait()
+
+    def _note(self, what: str, attachment: Attachment, more: Any) -> None:
+        self.calls.append((what, attachment.id, more))
+        self._happened.set()
+
+
+class Source:
+    """A daemon with two services and little to tell."""
+
+    def services(self) -> list[str]:
+        return ["shop", "bank"]
+
+    def status(self) -> StatusInfo:
+        return StatusInfo("0.1.0", 4711, 1.0, "here", services=(ServiceInfo("shop"), ServiceInfo("bank")))
+
+    def nodes(self, service: str) -> list[NodeRow]:
+        return [NodeRow("shop", "ab" * 16, "here", "self")]
+
+    def clusters(self, service: str) -> list[ClusterRow]:
+        return [ClusterRow("shop", "databases", 2)]
+
+    def topics(self, service: str) -> list[TopicRow]:
+        return [TopicRow("shop", "orders.*", "", 1, 1)]
+
+
+class App:
+    """An app's end of one Attach stream."""
+
+    def __init__(self, channel: grpc.aio.Channel, metadata: Sequence[tuple[str, str]] = ()) -> None:
+        attach: Any = channel.stream_stream  # grpc-stubs wants the serializers that bytes do without
+        self.call: Any = attach("/iris.v1.Relay/Attach")(metadata=tuple(metadata))
+        self._heard: deque[Frame] = deque()
+
+    async def say(self, *frames: Frame) -> None:
+        await self.call.write(encode_batch(list(frames)))
+
+    async def hear(self) -> Frame:
+        """Return the next frame, whatever batch it came in."""
+        async with asyncio.timeout(PATIENCE):
+            while not self._heard:
+                data = await self.call.read()
+                assert data is not grpc.aio.EOF, await self.status()  # type: ignore[attr-defined]
+                self._heard.extend(decode_batch(data, MAX_BODY))
+            return self._heard.popleft()
+
+    async def hello(self, service: str = "shop", *more: Frame) -> Frame:
+        await self.say(Frame(Kind.HELLO, address=service, member="test"), *more)
+        welcome = await self.hear()
+        assert welcome.kind == Kind.WELCOME
+        return welcome
+
+    async def ping(self, body: bytes = b"ping") -> None:
+        """A frame there and back: the stream and the daemon behind it are well."""
+        await self.say(Frame(Kind.PUBLISH, id=1, address="echo", body=body))
+        assert (await self.hear()).body == body
+
+    async def status(self) -> tuple[str, str]:
+        """Read to the end; return the stream's gRPC status and details."""
+        async with asyncio.timeout(PATIENCE):
+            try:
+                while await self.call.read() is not grpc.aio.EOF:  # type: ignore[attr-defined]
+                    pass
+            except grpc.aio.AioRpcError:
+                pass  # the status it carries is the one read below
+            return (await self.call.code()).name, await self.call.details()
+
+
+def target(url: str) -> str:
+    """An attach URL as gRPC wants it."""
+    scheme, _, address = url.partition("://")
+    return f"unix:{address}" if scheme == "unix" else address
+
+
+@asynccontextmanager
+async def channel_to(url: str, credentials: grpc.ChannelCredentials | None = None) -> AsyncIterator[grpc.aio.Channel]:
+    # A pool of its own: channels to one address must not share a connection, or a test's neighbour sees its troubles.
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
+    if credentials is None:
+        channel = grpc.aio.insecure_channel(target(url), options)
+    else:
+        channel = grpc.aio.secure_channel(target(url), credentials, options)
+    try:
+        yield channel
+    finally:
+        await channel.close(None)
+
+
+@asynccontextmanager
+async def app_at(url: str, *metadata: tuple[str, str]) -> AsyncIterator[App]:
+    async with channel_to(url) as channel:
+        yield App(channel, metadata)
+
+
+@asynccontextmanager
+async def running(server: AttachServer, grace: float = 1.0) -> AsyncIterator[list[str]]:
+    try:
+        yield await server.start()
+    finally:
+        await server.stop(grace)

@@ -1,0 +1,463 @@
+"""One app's stream over real gRPC: HELLO, frames both ways, and every way it can end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import grpc
+import pytest
+import pytest_asyncio
+
+from irisd.attach import AttachLimits, AttachRefused, AttachServer, UnixSocket
+from irisd.model import Frame, KiB, Kind, MiB
+from irisd.wire import WireError, decode_batch, encode_batch
+from tests.integration.attach_glue import MAX_BODY, App, Apps, Source, app_at, channel_to, running
+
+LIMITS = AttachLimits()
+
+
+@dataclass
+class Ground:
+    url: str
+    apps: Apps
+    server: AttachServer
+
+
+@pytest.fixture
+def limits() -> AttachLimits:
+    return LIMITS
+
+
+@pytest_asyncio.fixture
+async def ground(run_dir: Path, limits: AttachLimits) -> AsyncIterator[Ground]:
+    apps = Apps()
+    server = AttachServer(apps, Source(), [UnixSocket(run_dir / "irisd.sock")], limits)
+    async with running(server) as urls:
+        yield Ground(urls[0], apps, server)
+
+
+def with_limits(**changes: float) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("limits", [replace(LIMITS, **changes)], ids=lambda _: "")  # type: ignore[arg-type]
+
+
+# --------------------------------------------------------------------------- the good way
+
+
+async def test_hello_is_answered_and_frames_flow(ground):
+    async with app_at(ground.url) as app:
+        welcome = await app.hello()
+        assert welcome.max_bytes == 8 * MiB
+        await app.ping()
+        await app.ping(os.urandom(256 * KiB))
+        [attachment] = ground.apps.attachments.values()
+        assert (attachment.peer, attachment.listener) == ("unix", ground.url)
+        assert ground.server.attachments == 1
+
+
+async def test_frames_that_come_with_hello_are_not_lost(ground):
+    async with app_at(ground.url) as app:
+        await app.hello("shop", Frame(Kind.PUBLISH, id=1, address="t", body=b"with hello"))
+        assert (await app.hear()).body == b"with hello"
+    assert ground.apps.calls[0][0] == "attached"
+
+
+async def test_order_is_kept_and_batches_are_coalesced(ground):
+    ground.apps.echo = False
+    async with app_at(ground.url) as app:
+        await app.hello()
+        [attachment_id] = ground.apps.attachments
+        count = 20_000
+        frames = [Frame(Kind.PUBLISH, id=1, count=n, body=b"x" * 100) for n in range(count)]
+        ground.apps.send(attachment_id, *frames)
+        batches = []
+        heard: list[int] = []
+        while len(heard) < count:
+            data = await app.call.read()
+            batches.append(len(data))
+            heard.extend(frame.count for frame in decode_batch(data, MAX_BODY))
+        assert heard == list(range(count))
+        assert len(batches) < 10  # 2 MB in batches of about 1 MiB
+        assert max(batches) < 4 * MiB
+
+
+async def test_an_app_that_closes_its_side_is_detached_with_ok(ground):
+    async with app_at(ground.url) as app:
+        await app.hello()
+        await app.call.done_writing()
+        assert await app.status() == ("OK", "")
+    await ground.apps.until(lambda: ground.apps.said("detached"))
+    assert ground.apps.said("detached") == ["closed"]
+    assert ground.server.attachments == 0
+
+
+async def test_ids_are_never_used_twice(ground):
+    for _ in range(3):
+        async with app_at(ground.url) as app:
+            await app.hello()
+    ids = [number for what, number, _ in ground.apps.calls if what == "attached"]
+    assert ids == [1, 2, 3]
+
+
+# ------------------------------------------------------------------------- before HELLO
+
+
+@with_limits(hello_timeout=0.05)
+async def test_a_stream_without_hello_ends(ground):
+    async with app_at(ground.url) as app:
+        assert await app.status() == ("INVALID_ARGUMENT", "no HELLO within 0.05 s of opening the stream")
+    assert ground.apps.calls == []
+
+
+async def test_a_stream_closed_before_hello(ground):
+    async with app_at(ground.url) as app:
+        await app.call.done_writing()
+        assert await app.status() == ("INVALID_ARGUMENT", "the stream ended before its HELLO")
+    assert ground.apps.calls == []
+
+
+@pytest.mark.parametrize("batch", [[], [Frame(Kind.REQUEST, id=1, address="a")], [Frame(0)]], ids=repr)
+async def test_a_stream_that_does_not_begin_with_hello(ground, batch):
+    async with app_at(ground.url) as app:
+        await app.say(*batch)
+        status, detail = await app.status()
+        assert status == "INVALID_ARGUMENT"
+        assert "HELLO" in detail or "kind" in detail
+    assert ground.apps.calls == []
+
+
+async def test_garbage_instead_of_hello(ground):
+    async with app_at(ground.url) as app:
+        await app.call.write(b"\xff" * 100)
+        status, detail = await app.status()
+        assert status == "INVALID_ARGUMENT"
+        assert detail
+    assert ground.apps.calls == []
+
+
+@pytest.mark.parametrize("status", ["NOT_FOUND", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED"])
+async def test_a_refused_app_hears_why(ground, status):
+    ground.apps.refuse["shoop"] = AttachRefused(status, "no service 'shoop' here; there is: bänk, shop")
+    async with app_at(ground.url) as app:
+        await app.say(Frame(Kind.HELLO, address="shoop"))
+        assert await app.status() == (status, "no service 'shoop' here; there is: bänk, shop")
+    assert ground.apps.said("detached") == []
+    assert ground.server.attachments == 0
+
+
+async def test_a_detail_that_is_too_long_is_cut(ground):
+    ground.apps.refuse["shop"] = AttachRefused("NOT_FOUND", "no " * 10_000)
+    async with app_at(ground.url) as app:
+        await app.say(Frame(Kind.HELLO, address="shop"))
+        status, detail = await app.status()
+        assert status == "NOT_FOUND"
+        assert detail.endswith("…")
+        assert len(detail) <= 1024
+
+
+def test_a_refusal_wants_a_status_grpc_knows():
+    with pytest.raises(KeyError):
+        AttachRefused("NO_SUCH_STATUS", "x")
+
+
+# -------------------------------------------------------------------------- broken rules
+
+
+async def test_a_malformed_batch_ends_its_stream_and_no_other(ground):
+    async with app_at(ground.url) as good, app_at(ground.url) as bad:
+        await good.hello()
+        await bad.hello()
+        await bad.call.write(b"\x0a\xff\xff\xff\xff\x0f")
+        status, detail = await bad.status()
+        assert status == "INVALID_ARGUMENT"
+        assert detail
+        await good.ping()
+        assert ground.apps.said("detached") == ["malformed"]
+
+
+async def test_a_frame_the_handler_calls_wrong_ends_the_stream(ground):
+    def refuse(attachment, frames):
+        raise WireError("ids of an app are odd")
+
+    ground.apps.on_frames = refuse
+    async with app_at(ground.url) as app:
+        await app.hello()
+        await app.say(Frame(Kind.REQUEST, id=2))
+        assert await app.status() == ("INVALID_ARGUMENT", "ids of an app are odd")
+    assert ground.apps.said("detached") == ["malformed"]
+
+
+@pytest.mark.parametrize("size", [4 * MiB, 32 * MiB])
+async def test_a_message_above_the_limit_ends_its_stream_and_no_other(ground, size):
+    async with app_at(ground.url) as good, app_at(ground.url) as bad:
+        await good.hello()
+        await bad.hello()
+        await bad.call.write(encode_batch([Frame(Kind.PUBLISH, id=1, address="t", body=b"x" * size)]))
+        status, detail = await bad.status()
+        assert status == "RESOURCE_EXHAUSTED"
+        assert "larger than max" in detail
+        await good.ping()
+        await ground.apps.until(lambda: ground.apps.said("detached"))
+    assert len(ground.apps.said("frames")) == 1
+
+
+async def test_a_defect_of_ours_costs_one_stream(ground):
+    def fail(attachment, frames):
+        raise ZeroDivisionError("a bug")
+
+    async with app_at(ground.url) as good, app_at(ground.url) as bad:
+        await good.hello()
+        await bad.hello()
+        ground.apps.on_frames = fail
+        await bad.say(Frame(Kind.REQUEST, id=1))
+        status, detail = await bad.status()
+        assert status == "INTERNAL"
+        assert "bug" not in detail
+        ground.apps.on_frames = None
+        await good.ping()
+        assert ground.apps.said("detached") == ["failed"]
+
+
+# ------------------------------------------------------------------------------- end()
+
+
+@pytest.mark.parametrize(
+    "status", ["OK", "INVALID_ARGUMENT", "NOT_FOUND", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"]
+)
+async def test_end_gives_the_status_after_what_is_queued(ground, status):
+    async with app_at(ground.url) as app:
+        await app.hello()
+        [attachment] = ground.apps.attachments.values()
+        for n in range(40):
+            ground.apps.send(attachment.id, Frame(Kind.EVENT, id=1, count=n, body=b"x" * 100 * KiB))
+        attachment.end(status, "because")
+        attachment.end("INTERNAL", "a second end does not count")
+        assert [(await app.hear()).count for _ in range(40)] == list(range(40))
+        assert await app.status() == (status, "because" if status != "OK" else "")
+    assert ground.apps.said("detached") == ["ended"]
+
+
+async def test_end_within_attached(ground):
+    def attached(attachment, hello):
+        Apps.attached(ground.apps, attachment, hello)
+        attachment.end("UNAVAILABLE", "not now")
+
+    ground.apps.attached = attached
+    async with app_at(ground.url) as app:
+        await app.hello()  # what was queued is still written
+        assert await app.status() == ("UNAVAILABLE", "not now")
+    assert ground.apps.said("detached") == ["ended"]
+
+
+async def test_frames_after_an_end_are_not_delivered(ground):
+    def end(attachment, frames):
+        attachment.end("INVALID_ARGUMENT", "once is enough")
+
+    ground.apps.on_frames = end
+    async with app_at(ground.url) as app:
+        await app.hello()
+        for n in (1, 3, 5):
+            try:
+                await app.say(Frame(Kind.REQUEST, id=n))
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                break  # it is over before the app could say more
+        assert await app.status() == ("INVALID_ARGUMENT", "once is enough")
+    assert len(ground.apps.said("frames")) == 1
+
+
+async def test_an_end_is_heard_although_the_app_closes_at_the_same_time(ground):
+    def end(attachment, frames):
+        ground.apps.send(attachment.id, Frame(Kind.EVENT, id=1, body=b"last"))
+        attachment.end("INVALID_ARGUMENT", "a rule")
+
+    ground.apps.on_frames = end
+    async with app_at(ground.url) as app:
+        await app.hello()
+        await app.say(Frame(Kind.REQUEST, id=1))
+        await app.call.done_writing()
+        assert (await app.hear()).body == b"last"
+        assert await app.status() == ("INVALID_ARGUMENT", "a rule")
+
+
+async def test_wake_and_end_after_the_stream_is_over_do_nothing(ground):
+    async with app_at(ground.url) as app:
+        await app.hello()
+        [attachment] = ground.apps.attachments.values()
+        await app.call.done_writing()
+        await app.status()
+    attachment.wake()
+    attachment.end("INTERNAL", "too late")
+    assert ground.apps.said("detached") == ["closed"]
+
+
+# ---------------------------------------------------------------------- apps that vanish
+
+
+async def test_an_app_that_cancels_is_detached_once(ground):
+    async with app_at(ground.url) as app:
+        await app.hello()
+        app.call.cancel()
+        await ground.apps.until(lambda: ground.apps.said("detached"))
+    assert ground.apps.said("detached") == ["gone"]
+
+
+async def test_a_connection_that_breaks_mid_stream_is_detached_once(ground):
+    async with channel_to(ground.url) as channel:
+        app = App(channel)
+        await app.hello()
+        for _ in range(20):
+            await app.say(Frame(Kind.PUBLISH, id=1, address="t", body=b"x" * 64 * KiB))
+    await ground.apps.until(lambda: ground.apps.said("detached"))
+    assert ground.apps.said("detached") == ["gone"]
+    assert ground.server.attachments == 0
+
+
+async def test_a_killed_process_is_detached_once(ground):
+    script = (
+        "import sys, grpc; from irisd.model import Frame; from irisd.wire import encode_batch as b\n"
+        "def say():\n"
+        "    yield b([Frame(1, address='shop')])\n"
+        "    while True: yield b([Frame(16, id=1, address='t', body=bytes(65536))])\n"
+        "with grpc.insecure_channel(sys.argv[1]) as channel:\n"
+        "    for batch in channel.stream_stream('/iris.v1.Relay/Attach')(say()): pass\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, ground.url.replace("unix://", "unix:"), stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        await ground.apps.until(lambda: len(ground.apps.said("frames")) > 10)
+    finally:
+        process.kill()
+        await process.wait()
+    await ground.apps.until(lambda: ground.apps.said("detached"))
+    assert len(ground.apps.said("detached")) == 1
+    async with app_at(ground.url) as app:
+        await app.hello()
+        await app.ping()
+
+
+async def test_a_hundred_apps_come_and_go(ground):
+    async def one(number: int) -> None:
+        async with app_at(ground.url) as app:
+            await app.hello()
+            await app.ping(b"%d" % number)
+            if number % 2:
+                await app.call.done_writing()
+                assert await app.status() == ("OK", "")
+
+    await asyncio.gather(*(one(number) for number in range(100)))
+    await ground.apps.until(lambda: len(ground.apps.said("detached")) == 100)
+    ends = ground.apps.said("detached")
+    assert set(ends) <= {"closed", "gone"}
+    assert ends.count("closed") >= 50
+    assert ground.server.attachments == 0
+
+
+# --------------------------------------------------------------------- apps that do not read
+
+
+async def until_stalled(ground: Ground, attachment_id: int, seconds: float) -> None:
+    """Nothing tells when a write has been in flight for so long: time is the state awaited."""
+    attachment = ground.apps.attachments[attachment_id]
+    async with asyncio.timeout(10):
+        while (missing := seconds - attachment.stalled) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(missing)
+
+
+async def test_what_an_app_does_not_read_stays_in_its_outbox(ground):
+    ground.apps.echo = False
+    async with app_at(ground.url) as slow, app_at(ground.url) as good:
+        await slow.hello()
+        [slow_id] = ground.apps.attachments
+        frame = Frame(Kind.EVENT, id=1, body=b"x" * 64 * KiB)
+        count = 1024  # 64 MiB
+        ground.apps.send(slow_id, *(frame for _ in range(count)))
+        await until_stalled(ground, slow_id, 0.3)
+        pulled = ground.apps.pulled[slow_id]
+        assert pulled < 16 * MiB  # one write, and what HTTP/2 and the kernel hold
+        ground.apps.send(slow_id, frame)  # waking it again does not make it pull more
+        ground.apps.echo = True
+        await good.hello()
+        await good.ping()
+        assert ground.apps.pulled[slow_id] == pulled
+        for _ in range(count + 1):  # it wakes up, and nothing was lost
+            assert len((await slow.hear()).body) == 64 * KiB
+        assert ground.apps.attachments[slow_id].stalled < 0.3
+
+
+@with_limits(not_reading=0.2, end_timeout=0.2)
+async def test_an_app_that_does_not_read_is_detached_only_when_control_piles_up(ground):
+    async with app_at(ground.url) as slow:
+        await slow.hello()
+        [slow_id] = ground.apps.attachments
+        ground.apps.send(slow_id, *(Frame(Kind.EVENT, id=1, body=b"x" * 64 * KiB) for _ in range(1024)))
+        await until_stalled(ground, slow_id, 0.5)
+        assert ground.apps.said("detached") == []  # events wait as their policy says; that is no reason
+        ground.apps.full = True
+        await ground.apps.until(lambda: ground.apps.said("detached"))
+        assert ground.apps.said("detached") == ["not-reading"]
+        assert ground.server.attachments == 0
+        status, detail = await slow.status()
+        assert status == "RESOURCE_EXHAUSTED"
+        assert detail == "not-reading: the app has not read what it was sent for 0.2 s"
+
+
+@with_limits(end_timeout=0.2)
+async def test_an_end_does_not_wait_for_an_app_that_does_not_read(ground):
+    async with app_at(ground.url) as slow:
+        await slow.hello()
+        [slow_id] = ground.apps.attachments
+        ground.apps.send(slow_id, *(Frame(Kind.EVENT, id=1, body=b"x" * 64 * KiB) for _ in range(1024)))
+        await until_stalled(ground, slow_id, 0.1)
+        ground.apps.attachments[slow_id].end("UNAVAILABLE", "later")
+        await ground.apps.until(lambda: ground.apps.said("detached"))
+        assert (await slow.status())[0] == "UNAVAILABLE"
+
+
+# --------------------------------------------------------------------------------- caps
+
+
+@with_limits(attachments=2)
+async def test_attachments_are_capped(ground):
+    async with app_at(ground.url) as first, app_at(ground.url) as second:
+        await first.hello()
+        await second.hello()
+        async with app_at(ground.url) as third:
+            assert await third.status() == ("RESOURCE_EXHAUSTED", "too many attachments: this daemon takes 2")
+        await first.call.done_writing()
+        await first.status()
+        await ground.apps.until(lambda: ground.apps.said("detached"))
+        async with app_at(ground.url) as fourth:
+            await fourth.hello()
+        await second.ping()
+
+
+@with_limits(unready=4, hello_timeout=0.5)
+async def test_streams_that_say_nothing_are_capped_and_pass(ground):
+    async with channel_to(ground.url) as channel:
+        statuses = await asyncio.gather(*(App(channel).status() for _ in range(20)))
+    assert sorted(status for status, _ in statuses) == ["INVALID_ARGUMENT"] * 4 + ["RESOURCE_EXHAUSTED"] * 16
+    async with app_at(ground.url) as app:
+        await app.hello()
+        await app.ping()
+
+
+@with_limits(attachments=3, unready=100)
+async def test_apps_that_say_hello_at_once_do_not_get_past_the_cap(ground):
+    async with channel_to(ground.url) as channel:
+        apps = [App(channel) for _ in range(10)]
+
+        async def hello(app: App) -> bool:
+            await app.say(Frame(Kind.HELLO, address="shop"))
+            try:
+                return (await app.hear()).kind == Kind.WELCOME
+            except (AssertionError, grpc.aio.AioRpcError):
+                return False
+
+        welcomed = await asyncio.gather(*map(hello, apps))
+        assert sum(welcomed) == 3
+        assert ground.server.attachments == 3

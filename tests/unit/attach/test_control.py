@@ -1,0 +1,157 @@
+"""The Control service's messages say what the rows say, for the services a listener offers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import pytest
+
+from iris_proto.v1 import control_pb2 as pb
+from irisd.attach.control import ControlService, cluster_message, node_message, status_message, topic_message
+from irisd.status import (
+    ClusterNodeRow,
+    ClusterRow,
+    Condition,
+    ListenerInfo,
+    NodeRow,
+    ServiceInfo,
+    StatusInfo,
+    TopicRow,
+)
+
+STATUS = StatusInfo(
+    version="0.1.0",
+    pid=4711,
+    uptime=12.5,
+    host="left",
+    listeners=(ListenerInfo("attach", "unix:///run/irisd/irisd.sock"),),
+    services=(
+        ServiceInfo("shop", "aa", "bb", 1, 2, 3, 4, 5, 6, {"dropped.full": 7}),
+        ServiceInfo("bank", "cc", "dd"),
+    ),
+    draining=True,
+    memory=80_000_000,
+    conditions=(Condition("no-peers", "nobody found yet"),),
+)
+NODE = NodeRow("shop", "bb", "left", "self", "127.0.0.1:7511", 3.5, 1, "0.1.0", 0.001)
+CLUSTER = ClusterRow("shop", "databases", 3, (ClusterNodeRow("bb", "left", 3, 1),), 5)
+TOPIC = TopicRow("shop", "orders.*", "billing", 2, 1)
+
+
+class Source:
+    def services(self) -> list[str]:
+        return ["shop", "bank"]
+
+    def status(self) -> StatusInfo:
+        return STATUS
+
+    def nodes(self, service: str) -> list[NodeRow]:
+        rows = [NODE, NodeRow("bank", "dd", "left", "self")]
+        return [row for row in rows if service in ("", row.service)]
+
+    def clusters(self, service: str) -> list[ClusterRow]:
+        return [CLUSTER, ClusterRow("bank", "ledgers", 1)]
+
+    def topics(self, service: str) -> list[TopicRow]:
+        return [TOPIC, TopicRow("bank", "rates.>", "", 1, 1)]
+
+
+class Aborted(Exception):
+    pass
+
+
+class Context:
+    """gRPC's end of a call: notes how it was aborted."""
+
+    def __init__(self) -> None:
+        self.status: grpc.StatusCode | None = None
+        self.detail = ""
+
+    async def abort(self, status: grpc.StatusCode, detail: str) -> None:
+        self.status, self.detail = status, detail
+        raise Aborted
+
+
+def test_every_field_of_a_status_arrives():
+    message = status_message(STATUS)
+    assert message == pb.Status(
+        version="0.1.0",
+        pid=4711,
+        uptime=12.5,
+        host="left",
+        listeners=[pb.Listener(purpose="attach", address="unix:///run/irisd/irisd.sock")],
+        services=[
+            pb.ServiceStatus(
+                service="shop",
+                key="aa",
+                node="bb",
+                peers=1,
+                attachments=2,
+                clusters=3,
+                subscriptions=4,
+                pending=5,
+                queued=6,
+                counters={"dropped.full": 7},
+            ),
+            pb.ServiceStatus(service="bank", key="cc", node="dd"),
+        ],
+        draining=True,
+        memory=80_000_000,
+        conditions=[pb.Condition(name="no-peers", detail="nobody found yet")],
+    )
+
+
+@pytest.mark.parametrize(
+    ("made", "row"), [(node_message(NODE), NODE), (topic_message(TOPIC), TOPIC), (cluster_message(CLUSTER), CLUSTER)]
+)
+def test_every_field_of_a_row_arrives(made, row):
+    names = {field.name for field in made.DESCRIPTOR.fields}
+    assert names == set(type(row).__dataclass_fields__)
+    assert {field.name for field, _ in made.ListFields()} == names  # nothing was left at its default
+    plain = names - {"nodes"} if isinstance(row, ClusterRow) else names
+    assert {name: getattr(made, name) for name in plain} == {name: getattr(row, name) for name in plain}
+
+
+def test_a_cluster_names_its_nodes():
+    assert list(cluster_message(CLUSTER).nodes) == [pb.ClusterNode(node="bb", name="left", members=3, outstanding=1)]
+
+
+async def ask(services: set[str], method: str, service: str = "") -> Any:
+    control = ControlService(Source(), frozenset(services))
+    request = pb.GetStatusRequest() if method == "GetStatus" else pb.ListRequest(service=service)
+    return await getattr(control, method)(request, Context())
+
+
+async def test_a_listener_that_offers_all_tells_all():
+    assert [row.service for row in (await ask(set(), "GetStatus")).services] == ["shop", "bank"]
+    assert [row.name for row in (await ask(set(), "ListNodes")).nodes] == ["left", "left"]
+    assert [row.name for row in (await ask(set(), "ListClusters")).clusters] == ["databases", "ledgers"]
+    assert [row.filter for row in (await ask(set(), "ListTopics")).topics] == ["orders.*", "rates.>"]
+
+
+async def test_a_listener_tells_only_what_it_offers():
+    assert [row.service for row in (await ask({"bank"}, "GetStatus")).services] == ["bank"]
+    assert [row.service for row in (await ask({"bank"}, "ListNodes")).nodes] == ["bank"]
+    assert [row.name for row in (await ask({"bank"}, "ListClusters")).clusters] == ["ledgers"]
+    assert [row.filter for row in (await ask({"bank"}, "ListTopics", "bank")).topics] == ["rates.>"]
+
+
+async def test_the_rest_of_the_status_is_the_same_for_all():
+    assert (await ask({"bank"}, "GetStatus")).pid == 4711
+
+
+@pytest.mark.parametrize("method", ["ListNodes", "ListClusters", "ListTopics"])
+@pytest.mark.parametrize(
+    ("offered", "asked", "sentence"),
+    [
+        (frozenset(), "shoop", "no service 'shoop' here; there is: bank, shop"),
+        (frozenset({"bank"}), "shop", "no service 'shop' here; there is: bank"),
+        (frozenset({"other"}), "shop", "no service 'shop' here; there is: none"),
+    ],
+)
+async def test_a_service_that_is_not_here(method, offered, asked, sentence):
+    context: Any = Context()
+    with pytest.raises(Aborted):
+        await getattr(ControlService(Source(), offered), method)(pb.ListRequest(service=asked), context)
+    assert (context.status, context.detail) == (grpc.StatusCode.NOT_FOUND, sentence)
