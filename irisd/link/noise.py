@@ -141,7 +141,8 @@ class HandshakeState:
         pattern: ``NN``, ``NNpsk0`` or ``KK``.
         initiator: Whether this side writes the first message.
         prologue: Bytes both sides must have seen alike.
-        ephemeral: 32 fresh random bytes, used for this handshake only.
+        ephemeral: 32 fresh random bytes, used for this handshake only; a
+            responder may give them later, with :meth:`set_ephemeral`.
         psk: 32 bytes, for NNpsk0.
         static_private: Our X25519 private key, for KK.
         remote_static: The other side's X25519 public key, for KK.
@@ -167,7 +168,7 @@ class HandshakeState:
         *,
         initiator: bool,
         prologue: bytes,
-        ephemeral: bytes,
+        ephemeral: bytes = b"",
         psk: bytes | None = None,
         static_private: bytes | None = None,
         remote_static: bytes | None = None,
@@ -182,7 +183,9 @@ class HandshakeState:
         self._symmetric = SymmetricState(f"Noise_{pattern}_25519_AESGCM_SHA256".encode())
         self._symmetric.mix_hash(prologue)
         self._psk = psk
-        self._ephemeral = X25519PrivateKey.from_private_bytes(ephemeral)
+        self._ephemeral: X25519PrivateKey | None = None
+        if ephemeral:
+            self.set_ephemeral(ephemeral)
         self._remote_ephemeral: bytes = b""
         self._static: X25519PrivateKey | None = None
         self._remote_static: bytes = b""
@@ -202,6 +205,14 @@ class HandshakeState:
     def finished(self) -> bool:
         return not self._messages
 
+    def set_ephemeral(self, ephemeral: bytes) -> None:
+        """Give the ephemeral key, at the latest before our message is written.
+
+        A responder reads without it, so it can leave the cost of a key pair
+        until it knows that it will answer.
+        """
+        self._ephemeral = X25519PrivateKey.from_private_bytes(ephemeral)
+
     def write_message(self, payload: bytes) -> bytes:
         """Write our message.
 
@@ -211,6 +222,7 @@ class HandshakeState:
         message = b""
         for token in self._messages.pop(0):
             if token == "e":
+                assert self._ephemeral is not None, "set_ephemeral comes before write_message"
                 public = self._ephemeral.public_key().public_bytes_raw()
                 message += public
                 self._mix_ephemeral(public)
@@ -264,7 +276,7 @@ class HandshakeState:
 
 
 def _dh(private: X25519PrivateKey | None, public: bytes) -> bytes:
-    assert private is not None  # patterns with statics are constructed with them
+    assert private is not None  # statics are checked when constructed, ephemerals before our message
     try:
         shared = private.exchange(X25519PublicKey.from_public_bytes(public))
     except ValueError:

@@ -1,0 +1,401 @@
+"""One connection on its way to be half of a link (edge).
+
+A :class:`LinkConnection` moves bytes between a TCP connection and what is pure:
+the handshake, the session, the SP stream inside. It decides nothing. What it
+finds out it tells its *board* (the node's links, :mod:`irisd.link.node_links`),
+which answers with :meth:`LinkConnection.stand_by`, :meth:`LinkConnection.open`
+and :meth:`LinkConnection.end`.
+
+The life of a connection::
+
+    dialled:   SHAKING -- message 2 --> SHAKEN: stand_by(), the peer's first record, open() --> OPEN
+    accepted:  SHAKING -- message 1 --> SHAKEN: the peer's first record, stand_by(), open() --> OPEN
+    both:      any -- end() --> ENDING -- the peer has read it --> GONE
+
+So the dialling side speaks first, and the other acts on nothing before that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterable
+from enum import Enum, auto
+from typing import Final, Protocol
+
+from irisd.config import Address
+from irisd.errors import WireError
+from irisd.link.handshake import Credentials, Greeting, Initiator, Purpose, Refused, Responder
+from irisd.link.outcome import LinkEnd, Outcome
+from irisd.link.session import MAX_RECORD, Received, Session, SessionError, Settled
+from irisd.sp import Buffer, EndpointType, Framing, SpStream
+from irisd.transport.tcp import TcpConnection, TcpOptions
+
+HANDSHAKE_BUFFER: Final = 2048
+CONTROL_BUFFER: Final = MAX_RECORD + 1024
+DATA_BUFFER: Final = 256 * 1024
+"""A read takes what the kernel has; four records of it are opened in one go."""
+LINGER: Final = 2.0
+"""Seconds the last bytes, the sealed close among them, may take to be read."""
+MAX_CONTROL_MESSAGE: Final = 64 * 1024
+
+
+class Phase(Enum):
+    """Where in its life a connection is."""
+
+    SHAKING = auto()
+    SHAKEN = auto()
+    """Keys are agreed; which connection is the link is not."""
+    OPEN = auto()
+    """Messages flow."""
+    ENDING = auto()
+    """The sealed close is said; the other side may still have to read it."""
+    GONE = auto()
+
+
+class Board(Protocol):
+    """Who decides about a node's connections."""
+
+    def hailed(self, connection: LinkConnection, greeting: Greeting) -> Outcome | None:
+        """Accepted: the first message opened. Nothing is proven yet; return why not, or ``None`` to answer."""
+
+    def shaken(self, connection: LinkConnection) -> None:
+        """Dialled: the peer answered and holds the key."""
+
+    def stood_by(self, connection: LinkConnection, generation: int) -> None:
+        """The peer's first record opened: it stands by its handshake."""
+
+    def messages(self, connection: LinkConnection, messages: list[bytes]) -> None:
+        """Messages of one read, in order."""
+
+    def writable(self, connection: LinkConnection) -> None:
+        """The connection takes more."""
+
+    def ended(self, connection: LinkConnection, end: LinkEnd) -> None:
+        """The connection is over, once; its socket may take until ``closed`` to go."""
+
+
+class LinkConnection:
+    """One TCP connection and what is spoken on it.
+
+    Args:
+        number: Unique in this daemon.
+        dial_address: Where to, if this side dials.
+        board: Who decides; for an accepted connection only until its key id is known.
+        max_message: Largest message either way on a data connection, in bytes.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        *,
+        dial_address: Address | None,
+        board: Board,
+        options: TcpOptions,
+        max_message: int,
+    ) -> None:
+        self.number = number
+        self.dialled = dial_address is not None
+        self.dial_address = dial_address
+        self.address = "" if dial_address is None else str(dial_address)
+        """Dialled, or remote: ``host:port``."""
+        self.phase = Phase.SHAKING
+        self.purpose: Purpose | None = None
+        self.peer: Greeting | None = None
+        self.key_id = b""
+        self.generation = 0
+        self.board = board
+        self.end_reason: LinkEnd | None = None
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the socket is gone."""
+        self.spent: Callable[[float], None] | None = None
+        """Told what a step of an accepted handshake took, in processor seconds."""
+
+        self._tcp = TcpConnection(self, options, buffer_bytes=HANDSHAKE_BUFFER)
+        self._max_message = max_message
+        self._initiator: Initiator | None = None
+        self._responder: Responder | None = None
+        self._boards: Callable[[bytes], tuple[Board, Greeting] | None] | None = None
+        self._session: Session | None = None
+        self._stream: SpStream | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_end: LinkEnd | None = None
+        self._peer_stood_by = False
+
+    # ------------------------------------------------------- beginning
+
+    def initiate(self, purpose: Purpose, key_id: bytes, credentials: Credentials, greeting: Greeting) -> TcpConnection:
+        """Be the dialling side; return the protocol for the event loop."""
+        self.purpose, self.key_id = purpose, key_id
+        self._initiator = Initiator(purpose, key_id, credentials, greeting, os.urandom(32))
+        return self._tcp
+
+    def respond(
+        self,
+        find: Callable[[bytes], Credentials | None],
+        boards: Callable[[bytes], tuple[Board, Greeting] | None],
+    ) -> TcpConnection:
+        """Be the listening side; return the protocol for the event loop.
+
+        Args:
+            find: The credentials of a key id.
+            boards: Who decides about connections with that key id, and who we are there.
+        """
+        self._responder = Responder(find)
+        self._boards = boards
+        return self._tcp
+
+    @property
+    def binding(self) -> bytes:
+        """What a data connection names its control connection by."""
+        return b"" if self._session is None else self._session.handshake_hash[:16]
+
+    @property
+    def is_writable(self) -> bool:
+        return self.phase is Phase.OPEN and self._tcp.is_writable
+
+    @property
+    def stands(self) -> bool:
+        """Whether the peer's first record has opened."""
+        return self._peer_stood_by
+
+    def limit(self, seconds: float, end: LinkEnd) -> None:
+        """End with ``end`` unless :meth:`unlimit` comes within so many seconds; one limit at a time."""
+        self.unlimit()
+        self._timer_end = end
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._out_of_time)
+
+    def unlimit(self) -> None:
+        """Lift the limit."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # --------------------------------------------------------- settling
+
+    def stand_by(self, generation: int) -> None:
+        """Say our first record.
+
+        Args:
+            generation: Our decision, or the one we follow; 0 leaves it to the peer.
+        """
+        if self.phase is not Phase.SHAKEN or self._session is None:
+            return
+        self.generation = generation
+        self._tcp.write(self._session.seal_settle(generation))
+
+    def open(self, offer: EndpointType) -> None:
+        """Let messages flow: both sides stand by this connection.
+
+        Args:
+            offer: What we are on it.
+        """
+        if self.phase is not Phase.SHAKEN or self._session is None:
+            return
+        max_message = self._max_message if self.purpose is Purpose.DATA else MAX_CONTROL_MESSAGE
+        self._stream = SpStream(offer, Framing.TCP, max_size=max_message)
+        self.phase = Phase.OPEN
+        self._tcp.resize(DATA_BUFFER if self.purpose is Purpose.DATA else CONTROL_BUFFER)
+        self._tcp.write(self._session.seal([self._stream.data_to_send()]))
+
+    # ---------------------------------------------------------- sending
+
+    def send(self, messages: Iterable[Iterable[Buffer]]) -> None:
+        """Send messages, each given as its parts, sealed and written as one batch.
+
+        Raises:
+            SpLimitError: A message is too large; nothing was sent.
+        """
+        if self.phase is not Phase.OPEN or self._session is None or self._stream is None:
+            return
+        encode = self._stream.encoder.encode
+        buffers: list[Buffer] = []
+        for parts in messages:
+            buffers += encode(*parts)
+        try:
+            sealed = self._session.seal(buffers)
+        except SessionError as error:
+            self.end(LinkEnd(error.outcome, error.detail))
+            return
+        self._tcp.write(sealed)
+        if self._session.exhausted:
+            self.end(LinkEnd(Outcome.EXHAUSTED, "the session's keys are used up"))
+
+    # ----------------------------------------------------------- ending
+
+    def end(self, end: LinkEnd, *, reply: bytes = b"") -> None:
+        """End this connection, once; later calls do nothing.
+
+        Before a session exists ``reply`` is sent in the clear. Within a session
+        the ending is said sealed, unless the peer is gone or has said its own.
+
+        The board is told at once, the socket goes when the peer has read it or
+        after :data:`LINGER` seconds.
+        """
+        if self.phase in (Phase.ENDING, Phase.GONE):
+            return
+        self.phase = Phase.ENDING
+        self.end_reason = end
+        self.unlimit()
+        if end.by_peer:
+            self._tcp.close()
+        elif end.outcome is Outcome.BROKEN:
+            self._tcp.abort()
+        else:
+            last = [reply] if reply else [] if self._session is None else self._session.seal_close(end)
+            self._tcp.write(last)
+            if self.dialled or self._peer_stood_by:
+                self._tcp.finish_writing()
+                self._timer = asyncio.get_running_loop().call_later(LINGER, self._tcp.abort)
+            else:
+                self._tcp.close()  # no stranger is waited for
+        self.board.ended(self, end)
+
+    def fail(self, end: LinkEnd) -> None:
+        """End before there was a socket."""
+        self.end(end)
+        self.lost(None)
+
+    def _out_of_time(self) -> None:
+        self._timer = None
+        if self._timer_end is not None:
+            self.end(self._timer_end)
+
+    # ---------------------------------------- for the TCP connection
+
+    def connected(self, connection: TcpConnection) -> None:
+        if not self.address:
+            self.address = connection.remote
+        if self.phase is not Phase.SHAKING:  # ended while the event loop was setting it up
+            connection.abort()
+        elif self._initiator is not None:
+            connection.write([self._initiator.first])
+
+    def received(self, data: memoryview) -> int:
+        if self.phase is Phase.SHAKING:
+            self._shake(data)
+            return len(data)
+        if self.phase in (Phase.ENDING, Phase.GONE) or self._session is None:
+            return len(data)
+        received: list[Received] = []
+        failure: SessionError | None = None
+        used = len(data)
+        try:
+            used = self._session.open(data, received)
+        except SessionError as error:
+            failure = error
+        self._take(received)
+        if failure is not None:
+            self.end(LinkEnd(failure.outcome, failure.detail))
+        elif self._session.exhausted and self.phase is Phase.OPEN:
+            self.end(LinkEnd(Outcome.EXHAUSTED, "the session's keys are used up"))
+        return used
+
+    def writable(self) -> None:
+        if self.phase is Phase.OPEN:
+            self.board.writable(self)
+
+    def finished(self) -> None:
+        if self.phase is Phase.ENDING:
+            self._tcp.close()
+        else:
+            self.end(LinkEnd(Outcome.BROKEN, self._where("the peer closed the connection")))
+
+    def lost(self, error: Exception | None) -> None:
+        detail = "the connection was lost" if error is None else f"the connection was lost: {_reason(error)}"
+        self.end(LinkEnd(Outcome.BROKEN, self._where(detail)))
+        self.phase = Phase.GONE
+        self.unlimit()
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    # ------------------------------------------------------- handshake
+
+    def _shake(self, data: memoryview) -> None:
+        began = time.perf_counter()
+        try:
+            if self._initiator is not None:
+                self._shake_as_initiator(self._initiator, data)
+            elif self._responder is not None:
+                self._shake_as_responder(self._responder, data)
+        except Refused as refused:
+            self.end(LinkEnd(refused.outcome, refused.detail, refused.by_peer), reply=refused.reply)
+        finally:
+            if self.spent is not None:
+                self.spent(time.perf_counter() - began)
+
+    def _shake_as_initiator(self, initiator: Initiator, data: memoryview) -> None:
+        answer = initiator.feed(data)
+        if answer is None:
+            return
+        self.peer, self._session = answer
+        self.phase = Phase.SHAKEN
+        self.board.shaken(self)
+
+    def _shake_as_responder(self, responder: Responder, data: memoryview) -> None:
+        try:
+            greeting = responder.feed(data)
+        finally:
+            self.purpose, self.key_id = responder.purpose, responder.key_id
+        if greeting is None:
+            return
+        assert self._boards is not None
+        found = self._boards(responder.key_id)
+        if found is None:
+            raise Refused(Outcome.WRONG_KEY, "the key was removed")
+        board, own = found
+        self.peer = greeting
+        verdict = board.hailed(self, greeting)
+        reply, self._session = responder.answer(verdict, own, os.urandom(32))
+        self.board = board
+        if verdict is not None:
+            self.end(LinkEnd(verdict, "refused in the handshake"), reply=reply)
+            return
+        self._tcp.write([reply])
+        self.phase = Phase.SHAKEN
+        self._timer_end = LinkEnd(Outcome.UNCONFIRMED, "nobody stood by the first message")
+
+    # --------------------------------------------------------- records
+
+    def _take(self, received: list[Received]) -> None:
+        board = self.board
+        messages: list[bytes] = []
+        for item in received:
+            if self.phase in (Phase.ENDING, Phase.GONE):
+                return
+            if isinstance(item, bytes):
+                if self._stream is None:
+                    self.end(LinkEnd(Outcome.VIOLATION, "data before the connection was settled"))
+                    return
+                try:
+                    messages += self._stream.receive(item)
+                except WireError as error:
+                    self.end(LinkEnd(Outcome.VIOLATION, str(error)))
+                    return
+            elif isinstance(item, Settled):
+                if self._peer_stood_by:
+                    self.end(LinkEnd(Outcome.VIOLATION, "settled twice"))
+                    return
+                self._peer_stood_by = True
+                board.stood_by(self, item.generation)
+            else:
+                if messages:
+                    board.messages(self, messages)
+                    messages = []
+                self.end(item)
+                return
+        if messages:
+            board.messages(self, messages)
+
+    def _where(self, detail: str) -> str:
+        if self.phase is Phase.SHAKING:
+            return f"{detail} during the handshake"
+        if self.phase is Phase.SHAKEN:
+            return f"{detail} before the link was settled"
+        return f"{detail} without saying so"
+
+
+def _reason(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return text or type(error).__name__

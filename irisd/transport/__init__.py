@@ -1,0 +1,1 @@
+"""Transports: bytes in and out, nothing of what they mean."""

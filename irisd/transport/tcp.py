@@ -1,0 +1,261 @@
+"""TCP (edge): one connection as a stream of bytes, and how to dial one.
+
+A :class:`TcpConnection` reads into one buffer that is used again and again, and
+writes with ``writelines``; whoever owns it is called back with views of that
+buffer. What waits to be written is bounded by the owner, who asks
+:attr:`TcpConnection.is_writable` before each batch, and what lies in the kernel
+unsent is bounded by the socket, so that something urgent is never far behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, cast
+
+from irisd.config import Address
+
+STAGGER: Final = 0.25
+"""Seconds between the dials of the addresses a name stands for."""
+PER_ADDRESS: Final = 2.0
+"""Seconds one address may take to answer."""
+
+_UNSENT_LOW_WATER: Final = getattr(socket, "TCP_NOTSENT_LOWAT", 25 if sys.platform == "linux" else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class TcpOptions:
+    """How connections are tuned. Sizes in bytes, times in seconds."""
+
+    user_timeout: float = 5.0
+    """How long sent bytes may stay unacknowledged before the kernel gives the connection up."""
+    unsent: int = 128 * 1024
+    """Most bytes that lie in the kernel and are not on their way."""
+    high_water: int = 256 * 1024
+    """Above this many bytes waiting in the process a connection is not writable."""
+    low_water: int = 64 * 1024
+    """Below this many it is writable again."""
+
+
+class Owner(Protocol):
+    """Who a connection belongs to. None of these may raise."""
+
+    def connected(self, connection: TcpConnection) -> None:
+        """The connection is open; comes first, once."""
+
+    def received(self, data: memoryview) -> int:
+        """Bytes are in: ``data`` is all that was not used yet, and valid during the call only.
+
+        Returns:
+            How many of them were used; the rest comes again, with more behind it.
+        """
+
+    def writable(self) -> None:
+        """What was waiting has gone: write again."""
+
+    def finished(self) -> None:
+        """The other side will send nothing more."""
+
+    def lost(self, error: Exception | None) -> None:
+        """The connection is gone; comes last, once."""
+
+
+class TcpConnection(asyncio.BufferedProtocol):
+    """One TCP connection.
+
+    Args:
+        owner: Who is called back.
+        options: How it is tuned.
+        buffer_bytes: Size of the receive buffer. It must hold the longest
+            piece the owner wants in one; :meth:`resize` changes it.
+    """
+
+    def __init__(self, owner: Owner, options: TcpOptions, *, buffer_bytes: int) -> None:
+        self._owner = owner
+        self._options = options
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray(buffer_bytes)
+        self._view = memoryview(self._buffer)
+        self._filled = 0
+        self._wanted_size = buffer_bytes
+        self.is_writable = False
+        """Whether little enough is waiting to write more."""
+        self.remote: str = ""
+        """The other side as ``host:port``."""
+
+    # --------------------------------------------------- for the owner
+
+    def write(self, buffers: Iterable[bytes]) -> None:
+        """Send buffers in order. What is written after the end is dropped."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.writelines(buffers)
+
+    def resize(self, buffer_bytes: int) -> None:
+        """Use a receive buffer of another size, from the next read on."""
+        self._wanted_size = buffer_bytes
+
+    def finish_writing(self) -> None:
+        """Say that nothing more is coming, once all is sent; reading goes on."""
+        if self._transport is not None and not self._transport.is_closing():
+            with contextlib.suppress(OSError, RuntimeError):  # gone in the meantime: lost() says so
+                self._transport.write_eof()
+
+    def close(self) -> None:
+        """Close once all is sent."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close now; what was not sent is lost."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # ---------------------------------------------- for the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # A stream transport by contract; uvloop's is one without being an asyncio.Transport.
+        self._transport = stream = cast(asyncio.Transport, transport)
+        stream.set_write_buffer_limits(high=self._options.high_water, low=self._options.low_water)
+        self.remote = show_address(stream.get_extra_info("peername"))
+        self.is_writable = True
+        self._owner.connected(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._view[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._filled += nbytes
+        used = self._owner.received(self._view[: self._filled])
+        left = self._filled - used
+        if self._wanted_size != len(self._buffer) and left < self._wanted_size:
+            fresh = bytearray(self._wanted_size)
+            fresh[:left] = self._view[used : self._filled]
+            self._buffer, self._view = fresh, memoryview(fresh)
+        elif used and left:
+            self._view[:left] = self._view[used : self._filled]
+        self._filled = left
+
+    def eof_received(self) -> bool:
+        self._owner.finished()
+        return True  # the owner decides when to close
+
+    def pause_writing(self) -> None:
+        self.is_writable = False
+
+    def resume_writing(self) -> None:
+        self.is_writable = True
+        self._owner.writable()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.is_writable = False
+        self._transport = None
+        self._owner.lost(error)
+
+
+def tune(sock: socket.socket, options: TcpOptions) -> None:
+    """Set a connection's socket options; those this system does not have are left out."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with contextlib.suppress(OSError):
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(options.user_timeout * 1000))
+    with contextlib.suppress(OSError):
+        if _UNSENT_LOW_WATER:
+            sock.setsockopt(socket.IPPROTO_TCP, _UNSENT_LOW_WATER, options.unsent)
+
+
+async def dial(address: Address, options: TcpOptions, *, per_address: float = PER_ADDRESS) -> socket.socket:
+    """Connect to a host and port.
+
+    A name is resolved anew each time. The addresses it stands for are tried in
+    turn, each with a head start of 250 ms over the next, and the first that
+    answers wins.
+
+    Returns:
+        A connected, tuned, non-blocking socket.
+
+    Raises:
+        OSError: Nothing answers; the message says how the last attempt ended.
+        TimeoutError: Nothing answered in time (an ``OSError`` too).
+        asyncio.CancelledError: Cancelled; every attempt is undone.
+    """
+    loop = asyncio.get_running_loop()
+    found = await _resolve(address)
+    attempts: set[asyncio.Task[socket.socket]] = set()
+    failure: OSError = OSError(f"{address} cannot be reached")
+    waiting = found
+    try:
+        while waiting or attempts:
+            if waiting:
+                family, where = waiting.pop(0)
+                attempts.add(loop.create_task(_connect(family, where, options, per_address)))
+            done, attempts = await asyncio.wait(
+                attempts, timeout=STAGGER if waiting else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            for attempt in done:
+                error = attempt.exception()
+                if error is None:
+                    winner = attempt.result()
+                    done.discard(attempt)
+                    attempts |= done
+                    return winner
+                if not isinstance(error, OSError):
+                    raise error
+                failure = error
+        raise failure
+    finally:
+        await _undo(attempts)
+
+
+async def _resolve(address: Address) -> list[tuple[int, Any]]:
+    with contextlib.suppress(ValueError):
+        ip = ipaddress.ip_address(address.host)
+        if ip.version == 4:
+            return [(socket.AF_INET, (address.host, address.port))]
+        if not ip.is_link_local:  # those have a scope, which the resolver knows
+            return [(socket.AF_INET6, (address.host, address.port, 0, 0))]
+    found = await asyncio.get_running_loop().getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
+    )
+    if not found:
+        raise OSError(f"{address.host} has no address")
+    return [(family, where) for family, _, _, _, where in found]
+
+
+async def _connect(family: int, where: Any, options: TcpOptions, per_address: float) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        sock.setblocking(False)
+        tune(sock, options)
+        async with asyncio.timeout(per_address):
+            await asyncio.get_running_loop().sock_connect(sock, where)
+        if sock.getsockname() == sock.getpeername():
+            # Dialling a free port of one's own machine may meet itself (simultaneous open): nobody is there.
+            raise ConnectionRefusedError(f"nothing listens at {show_address(where)}")
+    except TimeoutError:
+        sock.close()
+        raise TimeoutError(f"no answer from {show_address(where)} within {per_address:g} s") from None
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _undo(attempts: set[asyncio.Task[socket.socket]]) -> None:
+    """Cancel the attempts that lost, and close what they opened all the same."""
+    for attempt in attempts:
+        attempt.cancel()
+    for result in await asyncio.gather(*attempts, return_exceptions=True):
+        if isinstance(result, socket.socket):
+            result.close()
+
+
+def show_address(where: Any) -> str:
+    """A socket address as ``host:port``."""
+    if not isinstance(where, tuple) or len(where) < 2:
+        return "?"
+    return str(Address(str(where[0]), int(where[1])))
