@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from irisd.config.layers import PRESETS, Loaded, Surroundings, load
 from irisd.config.options import OPTIONS, Config, Option
-from irisd.config.units import Address, Listener, parse_address, parse_duration, parse_size, show_duration, show_size
+from irisd.config.units import (
+    Address,
+    Listener,
+    parse_address,
+    parse_duration,
+    parse_mode,
+    parse_size,
+    show_duration,
+    show_size,
+)
 
 __all__ = [
     "OPTIONS",
@@ -22,6 +31,7 @@ __all__ = [
     "load",
     "parse_address",
     "parse_duration",
+    "parse_mode",
     "parse_size",
     "show_duration",
     "show_size",

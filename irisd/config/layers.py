@@ -107,7 +107,7 @@ def load(
     _fill_in(values, origins, around)
     for name in OPTIONS:
         origins.setdefault(name, "default")
-    config = Config(**values)
+    config = Config(**values, development=not values.get("keys"))
     _agree(config, origins)
     return Loaded(config, origins)
 

@@ -166,7 +166,7 @@ class Config:
     handshake_timeout: float = _seconds(5.0, "How long a handshake may take", room="links", low=0.1, high=60.0)
     max_handshakes: int = _count(256, "Handshakes under way at once, in total", room="links", low=1, high=65_536)
     max_handshakes_per_address: int = _count(
-        32, "Handshakes under way at once, per address", room="links", low=1, high=65_536
+        64, "Handshakes under way at once, per address", room="links", low=1, high=65_536
     )
 
     # attach
@@ -217,15 +217,15 @@ class Config:
         "auto", _one_of("auto", "text", "json"), "auto: text on a terminal, else JSON", room="process"
     )
 
-    @property
-    def development(self) -> bool:
-        """Whether this daemon has no key of its own and makes a fresh one, on loopback only."""
-        return not self.keys
+    development: bool = False
+    """No key was named: this daemon gets a fresh one and stays on loopback. Follows from the rest, cannot be set."""
 
 
 def _options() -> dict[str, Option]:
     found = {}
     for entry in fields(Config):
+        if not entry.metadata:
+            continue  # not a setting: it follows from others
         kept = dict(entry.metadata)
         flag = kept.pop("flag") or entry.name.replace("_", "-")
         found[entry.name] = Option(name=entry.name, flag=flag, **kept)

@@ -1,0 +1,145 @@
+"""The development daemon: loopback only, a fresh key, and a word on how to go on.
+
+The key is written to the runtime folder, for this user only, so that a second
+daemon can be started in the same service. It goes when the daemon ends; what
+an earlier one left behind when it was killed is removed as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shlex
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from uvloop import new_event_loop
+
+from irisd import __version__
+from irisd.config import Config
+from irisd.daemon import Daemon
+from irisd.errors import RuntimeFolderError
+from irisd.keys import SEED_BYTES, ServiceKey
+from irisd.keys.files import write_key_file
+from irisd.status import ListenerInfo
+
+SERVICE = "dev"
+_OURS = re.compile(r"development-(\d+)\.key", re.ASCII)
+
+
+def run(config: Config, announce: Callable[[str], None]) -> int:
+    """Run a development daemon until it is told to stop; return the exit code.
+
+    Args:
+        config: Checked settings without a key.
+        announce: Told, once everything is open, what runs and how to start a second daemon.
+
+    Raises:
+        IrisdError: It cannot start; the message says what to do.
+    """
+    with fresh_key(Path(config.socket).parent) as (path, key):
+
+        async def serve() -> int:
+            return await _Announcing(config, [key], lambda found: announce(welcome(config, path, found))).run()
+
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            return runner.run(serve())
+
+
+class _Announcing(Daemon):
+    """A daemon that says when everything is open."""
+
+    def __init__(
+        self, config: Config, keys: Sequence[ServiceKey], opened: Callable[[Sequence[ListenerInfo]], None]
+    ) -> None:
+        super().__init__(config, keys)
+        self._opened = opened
+
+    async def start(self) -> None:
+        """Open everything, then tell."""
+        await super().start()
+        self._opened(self.status().listeners)
+
+
+@contextlib.contextmanager
+def fresh_key(folder: Path) -> Iterator[tuple[Path, ServiceKey]]:
+    """Give a new key, and the file it stands in for as long as the context lasts.
+
+    Raises:
+        RuntimeFolderError: The folder cannot be made or written, or is not safe to put a key in.
+        KeyFileError: The key cannot be written there.
+    """
+    _make(folder)
+    _sweep(folder)
+    path = folder / f"development-{os.getpid()}.key"
+    key = ServiceKey.generate(SERVICE, os.urandom(SEED_BYTES))
+    write_key_file(path, key.to_text("made by a development daemon, gone when it ends"))
+    try:
+        yield path, key
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def welcome(config: Config, key_file: Path, listeners: Sequence[ListenerInfo]) -> str:
+    """Say what runs, where, and which command starts a second daemon in the same service."""
+    lines = [f"irisd {__version__}: a development daemon, on loopback only, with a fresh key (service {SERVICE})"]
+    lines += [f"  {info.purpose:<8}{info.address}" for info in listeners]
+    links = [info.address.removeprefix("tcp://") for info in listeners if info.purpose == "links"]
+    if links:
+        lines += ["A second daemon in the same service:", f"  {second_daemon(config, key_file, links[0])}"]
+    lines += ["Apps here find the first by themselves; for the second: IRIS_URL=unix://" + str(_second_socket(config))]
+    return "\n".join(lines)
+
+
+def second_daemon(config: Config, key_file: Path, links: str) -> str:
+    """Return the command that starts another daemon beside the one that takes links at ``links``."""
+    words = ["irisd", "run", "--key", str(key_file), "--name", f"{config.name}-2", "--listen", "127.0.0.1:0"]
+    return shlex.join([*words, "--seed", links, "--socket", str(_second_socket(config))])
+
+
+def _second_socket(config: Config) -> Path:
+    first = Path(config.socket)
+    return first.with_name(f"{first.stem}-2{first.suffix}")
+
+
+def _make(folder: Path) -> None:
+    choose = "choose another place with --socket"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.stat()
+    except FileExistsError:
+        raise RuntimeFolderError(f"{folder} is not a folder; {choose}") from None
+    except FileNotFoundError:
+        raise RuntimeFolderError(f"{folder} cannot be made: {folder.parent} does not exist; {choose}") from None
+    except OSError as error:
+        raise RuntimeFolderError(f"the runtime folder {folder} cannot be made: {error.strerror}; {choose}") from None
+    if found.st_uid not in (os.geteuid(), 0) or (found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX):
+        raise RuntimeFolderError(
+            f"the runtime folder {folder} belongs to another user, or everybody may write to it: "
+            f"no key is put there; {choose}"
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise RuntimeFolderError(f"the runtime folder {folder} is not writable for user {os.geteuid()}; {choose}")
+
+
+def _sweep(folder: Path) -> None:
+    for entry in folder.iterdir():
+        match = _OURS.fullmatch(entry.name)
+        if match and not _runs(int(match[1])):
+            with contextlib.suppress(OSError):  # another user's, or gone already
+                entry.unlink()
+
+
+def _runs(pid: int) -> bool:
+    if pid == os.getpid():
+        return False  # a number used again: the file is from an earlier process
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

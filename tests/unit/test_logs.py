@@ -1,0 +1,76 @@
+"""Log lines: JSON for machines, text for people, the length of bytes and never the bytes."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+
+import pytest
+import structlog
+
+from irisd import logs
+
+
+@pytest.fixture(autouse=True)
+def _as_before():
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    structlog.reset_defaults()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_json_where_there_is_no_terminal():
+    out = io.StringIO()
+    logs.set_up(stream=out)
+    structlog.get_logger("irisd.link").info("link.opened", peer="beef", port=7511)
+    line = json.loads(out.getvalue())
+    assert line["event"] == "link.opened"
+    assert (line["level"], line["peer"], line["port"]) == ("info", "beef", 7511)
+    assert line["timestamp"].endswith("Z")
+
+
+def test_text_on_a_terminal_and_no_colour_when_asked(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    out = Terminal()
+    logs.set_up(stream=out)
+    structlog.get_logger().info("link.opened", peer="beef")
+    assert "link.opened" in out.getvalue()
+    assert "peer=beef" in out.getvalue()
+    assert "\x1b" not in out.getvalue()
+
+
+def test_bytes_are_shown_as_their_length():
+    out = io.StringIO()
+    logs.set_up(form="json", stream=out)
+    structlog.get_logger().warning("room.fact", body=b"secret", view=memoryview(b"secret"))
+    assert "secret" not in out.getvalue()
+    assert json.loads(out.getvalue())["body"] == "<6 bytes>"
+
+
+def test_the_level_holds_for_us_and_for_libraries():
+    out = io.StringIO()
+    logs.set_up("error", "json", out)
+    structlog.get_logger().warning("room.fact")
+    logging.getLogger("asyncio").warning("slow")
+    assert out.getvalue() == ""
+    logging.getLogger("asyncio").error("task %s was destroyed", "x")
+    line = json.loads(out.getvalue())
+    assert (line["event"], line["library"], line["detail"]) == ("library.message", "asyncio", "task x was destroyed")
+
+
+def test_a_traceback_stays_on_its_line():
+    out = io.StringIO()
+    logs.set_up(form="json", stream=out)
+    try:
+        raise ValueError("boom")
+    except ValueError:
+        structlog.get_logger().exception("attach.stream_failed")
+    assert out.getvalue().count("\n") == 1
+    assert "ValueError: boom" in json.loads(out.getvalue())["exception"]
