@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -79,7 +80,7 @@ class Link:
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._heartbeat = Heartbeat(
-            asks=self.dialled, interval=interval, first_id=secrets.randbits(31), now=self._loop.time()
+            asks=self.dialled, interval=interval, first_id=secrets.randbits(31), now=time.monotonic()
         )
         self._beat: asyncio.TimerHandle | None = None
         self._pull_is_due = False
@@ -130,7 +131,7 @@ class Link:
         """The data connection is open: messages flow."""
         self.data = data
         self.is_up = True
-        self._heartbeat.heard(self._loop.time())
+        self._heartbeat.heard(time.monotonic())
         self._handler.link_up(self)
         self.wake()
 
@@ -145,14 +146,14 @@ class Link:
     def probe(self, done: Callable[[bool], None]) -> None:
         """Find out whether the peer is alive; ``done`` is told unless the link ends first."""
         self._probed = done
-        question = self._heartbeat.probe(self._loop.time())
+        question = self._heartbeat.probe(time.monotonic())
         if question is not None:
             self.control.send([question])
         self._schedule()
 
     def control_received(self, messages: list[bytes]) -> None:
         """Messages of the control connection: heartbeats."""
-        now = self._loop.time()
+        now = time.monotonic()
         self._heartbeat.heard(now)
         for message in messages:
             try:
@@ -166,7 +167,7 @@ class Link:
 
     def data_received(self, messages: list[bytes]) -> None:
         """Messages of the data connection."""
-        self._heartbeat.heard(self._loop.time())
+        self._heartbeat.heard(time.monotonic())
         self._handler.messages_received(self, messages)
 
     def _pull(self) -> None:
@@ -188,17 +189,18 @@ class Link:
     def _schedule(self) -> None:
         if self.ended:
             return
-        verdict = self._heartbeat.probe_verdict(self._loop.time())
+        verdict = self._heartbeat.probe_verdict(time.monotonic())
         if verdict is not None and self._probed is not None:
             done, self._probed = self._probed, None
             self._loop.call_soon(done, verdict)
         if self._beat is not None:
             self._beat.cancel()
-        self._beat = self._loop.call_at(self._heartbeat.next_deadline(), self._on_beat)
+        # Not call_at: a loop's own clock may be coarse and a turn old, and round trips are shorter than that.
+        self._beat = self._loop.call_later(self._heartbeat.next_deadline() - time.monotonic(), self._on_beat)
 
     def _on_beat(self) -> None:
         self._beat = None
-        question, is_silent = self._heartbeat.on_deadline(self._loop.time())
+        question, is_silent = self._heartbeat.on_deadline(time.monotonic())
         if is_silent:
             seconds = self._heartbeat.interval * 5
             self._on_end(self, LinkEnd(Outcome.SILENT, f"nothing heard for {seconds:g} s"))
