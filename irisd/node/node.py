@@ -87,6 +87,10 @@ class Node:
         endpoints: Iterable[Endpoint] = (*core.apps.values(), *core.peers.values())
         return sum(len(endpoint.given) for endpoint in endpoints) + self._calls.waiting
 
+    def outstanding(self, cluster: str) -> int:
+        """Calls this node's own members of a cluster have under way."""
+        return sum(member.outstanding for member in self._calls.members(cluster))
+
     # -- apps
 
     def attach(self, attachment: AttachmentId, hello: Frame, now: float) -> list[Effect]:

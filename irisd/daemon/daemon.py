@@ -1,0 +1,325 @@
+"""The composition root: builds everything, runs until it is told to stop, drains.
+
+Start: keys, nodes, link listeners, dials to the seeds, then the attach
+listeners (an app that gets in finds a node that knows its peers, or has waited
+for them). Stop: nodes drain, what is under way ends, apps and peers are told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import secrets
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from random import SystemRandom
+
+import structlog
+
+from irisd import __version__
+from irisd.attach import (
+    AttachLimits,
+    Attachment,
+    AttachRefused,
+    AttachServer,
+    ListenerSpec,
+    TcpPort,
+    UnixSocket,
+)
+from irisd.config import Address, Config
+from irisd.daemon.process import FEW_FILES, Signals, raise_open_files, resident_memory
+from irisd.daemon.service import Service, log_outcome
+from irisd.keys import Keyring, ServiceKey
+from irisd.link.limits import Limits
+from irisd.link.node_links import LinkConfig
+from irisd.link.service import LinkService
+from irisd.model import Frame, PeerInfo
+from irisd.node import Node, NodeIdentity, NodeSettings
+from irisd.node.describe import cluster_rows, node_rows, service_info, topic_rows
+from irisd.status import ClusterRow, Condition, ListenerInfo, NodeRow, StatusInfo, TopicRow
+
+STOP_GRACE = 2.0
+"""Seconds for apps to be told when everything else has ended."""
+
+_log = structlog.get_logger("irisd")
+
+
+def run(config: Config, keys: Sequence[ServiceKey]) -> int:
+    """Run a daemon until it is told to stop; return the exit code.
+
+    Args:
+        config: Checked settings.
+        keys: One or more keys; several of one service make its keyring, the first is active.
+
+    Raises:
+        IrisdError: It cannot start; the message says what to do.
+    """
+    try:
+        import uvloop
+    except ImportError:  # not on this platform
+        return asyncio.run(Daemon(config, keys).run())
+    return uvloop.run(Daemon(config, keys).run())
+
+
+class Daemon:
+    """One process: a node per service, their links, the apps of this host."""
+
+    def __init__(self, config: Config, keys: Sequence[ServiceKey]) -> None:
+        self._config = config
+        self._keyrings = _keyrings(keys)
+        self._clock = time.monotonic
+        self._began = 0.0
+        self._services: dict[str, Service] = {}
+        self._of: dict[int, Service] = {}
+        self._links: LinkService | None = None
+        self._link_addresses: list[Address] = []
+        self._attach: AttachServer | None = None
+        self._open_files = 0
+        self._draining = False
+
+    async def run(self) -> int:
+        """Start, serve, drain; return the exit code."""
+        with Signals(self._reload) as signals:
+            await self.start()
+            try:
+                await signals.stop.wait()
+                await self._drain(signals.now)
+            finally:
+                await self.stop()
+        return 0
+
+    # -- starting
+
+    async def start(self) -> None:
+        """Open everything.
+
+        Raises:
+            IrisdError: Something cannot be opened; what was is closed again.
+        """
+        config = self._config
+        self._began = self._clock()
+        self._open_files = raise_open_files()
+        self._links = LinkService(
+            LinkConfig(
+                heartbeat_interval=config.heartbeat_interval,
+                handshake_timeout=config.handshake_timeout,
+                limits=Limits(half_open=config.max_handshakes, half_open_per_host=config.max_handshakes_per_address),
+            ),
+            observer=log_outcome,
+        )
+        try:
+            for name, keyring in self._keyrings.items():
+                self._add(name, keyring, self._links)
+            self._link_addresses = await self._links.start(config.listen)
+            for name in self._services:
+                for seed in config.seeds:
+                    self._links.dial(name, seed)
+            self._attach = AttachServer(
+                self,
+                self,
+                _listeners(config),
+                AttachLimits(attachments=config.max_attachments, max_body=config.max_body),
+                ids=itertools.count(1),
+            )
+            await self._attach.start()
+        except BaseException:
+            await self.stop()
+            raise
+        _log.info(
+            "daemon.started",
+            version=__version__,
+            name=config.name,
+            services=sorted(self._services),
+            links=[str(address) for address in self._link_addresses],
+            attach=self._attach.urls,
+        )
+        for condition in self._conditions():
+            if condition.name != "no-peers":  # the seeds have only just been dialled
+                _log.warning("daemon.condition", name=condition.name, detail=condition.detail)
+
+    def _add(self, name: str, keyring: Keyring, links: LinkService) -> None:
+        config = self._config
+        identity = NodeIdentity(secrets.token_bytes(16), config.name, name, config.cloud, __version__)
+        settings = NodeSettings(
+            max_body=config.max_body,
+            peer_outbox=config.peer_outbox,
+            app_outbox=config.attachment_outbox,
+            request_queue=config.request_queue,
+            max_subscription=config.subscription_queue,
+        )
+        node = Node(identity, settings, SystemRandom(), now=self._clock(), settle=bool(config.seeds))
+        service = Service(node, keyring, self._clock)
+        self._services[name] = service
+        service.apply([])  # start its clock
+        links.register(keyring, PeerInfo(identity.node_id, config.name), service)
+
+    # -- stopping
+
+    async def _drain(self, now: asyncio.Event) -> None:
+        """Let what is under way end, for at most ``drain_timeout`` or until told a second time."""
+        _log.info("daemon.draining", timeout=self._config.drain_timeout)
+        self._draining = True
+        if self._attach is not None:
+            await self._attach.drain()
+        for service in self._services.values():
+            service.drain()
+        quiet = asyncio.gather(*(service.quiet() for service in self._services.values()))
+        hurry = asyncio.ensure_future(now.wait())
+        try:
+            await asyncio.wait((quiet, hurry), timeout=self._config.drain_timeout, return_when=asyncio.FIRST_COMPLETED)
+            if not quiet.done():
+                under_way = sum(service.node.under_way for service in self._services.values())
+                _log.warning("daemon.drain_cut_short", under_way=under_way)
+        finally:
+            for waiter in (quiet, hurry):
+                waiter.cancel()
+                with suppress(asyncio.CancelledError):
+                    await waiter
+
+    async def stop(self) -> None:
+        """Close everything: apps are told, links say goodbye, the socket goes."""
+        if self._attach is not None:
+            await self._attach.stop(STOP_GRACE)
+        if self._links is not None:
+            await self._links.stop("the daemon is shutting down")
+        for service in self._services.values():
+            service.close()
+        _log.info("daemon.stopped")
+
+    def _reload(self) -> None:
+        """SIGHUP: read the token files again."""
+        if self._attach is None:
+            return
+        try:
+            self._attach.reload_tokens()
+        except Exception as error:
+            _log.error("daemon.reload_failed", error=str(error))
+        else:
+            _log.info("daemon.reloaded")
+
+    # -- apps: each belongs to one service (irisd.attach calls these)
+
+    def attached(self, attachment: Attachment, hello: Frame) -> None:
+        """Find the service an app asks for, and hand it over."""
+        offered = sorted(name for name in self._services if attachment.allows(name))
+        wanted = hello.address
+        if not wanted and len(offered) == 1:
+            wanted = offered[0]
+        if wanted not in offered:
+            here = ", ".join(offered) or "none"
+            what = f"no service {wanted[:200]!r} here" if wanted else "HELLO must name a service"
+            raise AttachRefused("NOT_FOUND", f"{what}; this daemon holds keys for: {here}")
+        service = self._services[wanted]
+        self._of[attachment.id] = service
+        service.app_attached(attachment, hello)
+
+    def frames_received(self, attachment: Attachment, frames: list[Frame]) -> None:
+        """All frames of one read."""
+        self._of[attachment.id].app_frames(attachment, frames)
+
+    def pull(self, attachment: Attachment, limit: int) -> list[Frame]:
+        """What waits for the app."""
+        return self._of[attachment.id].app_pull(attachment, limit)
+
+    def control_full(self, attachment: Attachment) -> bool:
+        """Whether its answers pile up."""
+        return self._of[attachment.id].app_control_full(attachment)
+
+    def detached(self, attachment: Attachment, reason: str) -> None:
+        """Its stream is over."""
+        self._of.pop(attachment.id).app_detached(attachment, reason)
+
+    # -- the daemon described (irisd.attach's control service asks)
+
+    def services(self) -> Iterable[str]:
+        """The services this daemon holds keys for."""
+        return self._services
+
+    def status(self) -> StatusInfo:
+        """The daemon as a whole."""
+        attach = self._attach.urls if self._attach is not None else []
+        return StatusInfo(
+            version=__version__,
+            pid=os.getpid(),
+            uptime=self._clock() - self._began,
+            host=self._config.name,
+            listeners=(
+                *(ListenerInfo("links", f"tcp://{address}") for address in self._link_addresses),
+                *(ListenerInfo("attach", url) for url in attach),
+            ),
+            services=tuple(
+                service_info(service.node, service.keyring.active.key_id_hex) for service in self._services.values()
+            ),
+            draining=self._draining,
+            memory=resident_memory(),
+            conditions=tuple(self._conditions()),
+        )
+
+    def nodes(self, service: str) -> Iterable[NodeRow]:
+        """The nodes of a service, or of all."""
+        now = self._clock()
+        return [row for each in self._asked(service) for row in node_rows(each.node, now, each.started)]
+
+    def clusters(self, service: str) -> Iterable[ClusterRow]:
+        """The clusters of a service, or of all."""
+        return [row for each in self._asked(service) for row in cluster_rows(each.node)]
+
+    def topics(self, service: str) -> Iterable[TopicRow]:
+        """The topic filters of a service, or of all."""
+        return [row for each in self._asked(service) for row in topic_rows(each.node)]
+
+    def _asked(self, service: str) -> list[Service]:
+        return [each for name, each in self._services.items() if service in ("", name)]
+
+    def _conditions(self) -> list[Condition]:
+        found = []
+        if self._config.development:
+            found.append(Condition("development-key", "a fresh key of its own: for trying things out, loopback only"))
+        if self._open_files < FEW_FILES:
+            found.append(Condition("few-open-files", f"at most {self._open_files} open files; raise LimitNOFILE"))
+        for service in self._services.values():
+            core = service.node.core
+            if self._config.seeds and not core.peers:
+                seeds = ", ".join(map(str, self._config.seeds))
+                found.append(Condition("no-peers", f"{service.name}: no link to any node yet; seeds: {seeds}"))
+            names = [core.identity.name, *(peer.info.name for peer in core.peers.values())]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                detail = f"{service.name}: several nodes are called {', '.join(twice)}; set `name`"
+                found.append(Condition("duplicate-name", detail))
+        return found
+
+
+def _keyrings(keys: Sequence[ServiceKey]) -> Mapping[str, Keyring]:
+    """One keyring per service; its first key is the active one."""
+    keyrings: dict[str, Keyring] = {}
+    for key in keys:
+        ring = keyrings.get(key.service)
+        keyrings[key.service] = Keyring(key) if ring is None else ring.accept(key)
+    return keyrings
+
+
+def _listeners(config: Config) -> list[ListenerSpec]:
+    listeners: list[ListenerSpec] = [
+        UnixSocket(
+            Path(config.socket),
+            mode=config.socket_mode,
+            group=config.socket_group or None,
+            services=frozenset(config.socket_services),
+        )
+    ]
+    if config.attach_tcp is not None:
+        listeners.append(
+            TcpPort(
+                config.attach_tcp.host,
+                config.attach_tcp.port,
+                Path(config.token_file),
+                tls_cert=Path(config.tls_cert) if config.tls_cert else None,
+                tls_key=Path(config.tls_key) if config.tls_key else None,
+                services=frozenset(config.attach_tcp_services),
+            )
+        )
+    return listeners
