@@ -149,8 +149,8 @@ def _server(limits: AttachLimits, interceptors: Sequence[Any] = ()) -> grpc.aio.
             ("grpc.max_send_message_length", -1),
             ("grpc.max_allowed_incoming_connections", limits.connections),
             ("grpc.server_handshake_timeout_ms", int(limits.hello_timeout * 1000)),
-            # A connection is one app, or one command that asks a question: a few streams are plenty.
-            ("grpc.max_concurrent_streams", 128),
+            # A connection is one app as a rule, or one process with some; streams in total are capped below.
+            ("grpc.max_concurrent_streams", 1024),
             ("grpc.max_connection_idle_ms", 60_000),
             # An app whose host sleeps or whose cable is cut must not stay a member; a stopped process may come back.
             ("grpc.keepalive_time_ms", 30_000),

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 import grpc
 import grpc.aio
+import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -36,6 +37,8 @@ from irisd.attach.listener import Listener, ListenerSpec, open_listener
 # From the descriptors, which must be loaded anyway for reflection to have them.
 RELAY = attach_pb2.DESCRIPTOR.services_by_name["Relay"].full_name
 CONTROL = control_pb2.DESCRIPTOR.services_by_name["Control"].full_name
+
+_log = structlog.get_logger("irisd.attach")
 
 _STOPPING = "the daemon is shutting down; attach again elsewhere or later"
 
@@ -194,7 +197,14 @@ class AttachServer:
         while True:
             await asyncio.sleep(min(5.0, patience / 4))
             for attachment in list(self._attachments.values()):
-                if attachment.stalled >= patience and self._handler.control_full(attachment):
+                if attachment.stalled < patience:
+                    continue
+                try:
+                    full = self._handler.control_full(attachment)
+                except Exception:  # a defect of ours must not end the watch over the others
+                    _log.exception("attach.watch_failed", attachment=attachment.id)
+                    continue
+                if full:
                     sentence = f"not-reading: the app has not read what it was sent for {patience:g} s"
                     attachment.end("RESOURCE_EXHAUSTED", sentence, reason="not-reading")
 

@@ -6,18 +6,24 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
 
-from irisd.attach import Attachment, AttachRefused, AttachServer
+from irisd.attach import AttachLimits, Attachment, AttachRefused, AttachServer, UnixSocket
 from irisd.model import Frame, Kind, MiB
 from irisd.status import ClusterRow, NodeRow, ServiceInfo, StatusInfo, TopicRow
 from irisd.wire import decode_batch, encode_batch
 
 MAX_BODY = 8 * MiB
 PATIENCE = 10.0  # seconds for something that must happen; only a failing test waits so long
+
+
+SECRET = "a-token-of-enough-bytes"
+BEARER = ("authorization", f"Bearer {SECRET}")
 
 
 class Apps:
@@ -187,3 +193,35 @@ async def running(server: AttachServer, grace: float = 1.0) -> AsyncIterator[lis
         yield await server.start()
     finally:
         await server.stop(grace)
+
+
+@dataclass
+class Ground:
+    url: str
+    apps: Apps
+    server: AttachServer
+
+
+@asynccontextmanager
+async def ground_in(run_dir: Path, limits: AttachLimits) -> AsyncIterator[Ground]:
+    """A running server on a Unix socket, with a handler that echoes."""
+    apps = Apps()
+    server = AttachServer(apps, Source(), [UnixSocket(run_dir / "irisd.sock")], limits)
+    async with running(server) as urls:
+        yield Ground(urls[0], apps, server)
+
+
+def write_token(run_dir: Path) -> Path:
+    path = run_dir / "token"
+    path.touch(mode=0o600)
+    path.write_text(SECRET + "\n")
+    return path
+
+
+def ask_control(channel: grpc.aio.Channel, method: str, request: Any, answer: Any, *metadata: tuple[str, str]) -> Any:
+    call = channel.unary_unary(
+        f"/iris.v1.Control/{method}",
+        request_serializer=type(request).SerializeToString,
+        response_deserializer=answer.FromString,
+    )
+    return call(request, metadata=metadata, timeout=10)

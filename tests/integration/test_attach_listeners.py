@@ -1,47 +1,38 @@
-"""Listeners over real gRPC: tokens, TLS, services, health, reflection, draining, and callers who mean harm."""
+"""Listeners over real gRPC: the socket's file, ports, tokens and TLS."""
 
 from __future__ import annotations
 
-import asyncio
-import os
 import re
 import socket
 import stat
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from iris_proto.v1 import control_pb2 as pb
-from irisd.attach import AttachLimits, AttachServer, TcpPort, UnixSocket
+from irisd.attach import AttachServer, TcpPort, UnixSocket
 from irisd.errors import AlreadyRunningError, ConfigError, ListenError, RuntimeFolderError, TokenFileError
-from irisd.model import Frame, Kind
-from tests.integration.attach_glue import App, Apps, Source, app_at, channel_to, running
-
-SECRET = "a-token-of-enough-bytes"
-BEARER = ("authorization", f"Bearer {SECRET}")
-SERVING = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-
-
-@pytest.fixture
-def token_file(run_dir: Path) -> Path:
-    path = run_dir / "token"
-    path.write_text(SECRET + "\n")
-    path.chmod(0o600)
-    return path
+from tests.integration.attach_glue import (
+    BEARER,
+    SECRET,
+    App,
+    Apps,
+    Source,
+    app_at,
+    ask_control,
+    channel_to,
+    running,
+    write_token,
+)
 
 
 @pytest.fixture
-def tcp(token_file: Path) -> TcpPort:
-    return TcpPort("127.0.0.1", 0, token_file)
+def tcp(run_dir: Path) -> TcpPort:
+    return TcpPort("127.0.0.1", 0, write_token(run_dir))
 
 
 @pytest.fixture
@@ -63,21 +54,6 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             capture_output=True,
         )
     yield folder
-
-
-def control(channel: grpc.aio.Channel, method: str, request: Any, answer: Any, *metadata: tuple[str, str]) -> Any:
-    call = channel.unary_unary(
-        f"/iris.v1.Control/{method}",
-        request_serializer=type(request).SerializeToString,
-        response_deserializer=answer.FromString,
-    )
-    return call(request, metadata=metadata, timeout=10)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 # ------------------------------------------------------------------------- Unix sockets
@@ -120,12 +96,12 @@ async def test_a_missing_runtime_folder(run_dir):
         await AttachServer(Apps(), Source(), [UnixSocket(run_dir / "a" / "b" / "irisd.sock")]).start()
 
 
-async def test_all_listeners_or_none(unix, token_file):
+async def test_all_listeners_or_none(unix, tcp):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        server = AttachServer(Apps(), Source(), [unix, TcpPort("127.0.0.1", port, token_file)])
+        server = AttachServer(Apps(), Source(), [unix, replace(tcp, port=port)])
         with pytest.raises(ListenError, match=rf"cannot listen on 127.0.0.1:{port}: Address already in use; free it"):
             await server.start()
     assert not unix.path.exists()
@@ -170,10 +146,10 @@ async def test_without_the_token_nothing_is_told(tcp, metadata):
         assert "authorization: Bearer" in detail
         assert SECRET not in detail
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await control(channel, "GetStatus", pb.GetStatusRequest(), pb.Status, *metadata)
+            await ask_control(channel, "GetStatus", pb.GetStatusRequest(), pb.Status, *metadata)
         assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
         assert apps.calls == []
-        answer = await control(channel, "GetStatus", pb.GetStatusRequest(), pb.Status, BEARER)
+        answer = await ask_control(channel, "GetStatus", pb.GetStatusRequest(), pb.Status, BEARER)
         assert answer.pid == 4711
 
 
@@ -264,235 +240,3 @@ async def test_tls_files_that_do_not_work(tcp, pki, cert, key, sentence):
     spec = replace(tcp, tls_cert=pki / cert if cert else None, tls_key=pki / key if key else None)
     with pytest.raises(ConfigError, match=sentence):
         await AttachServer(Apps(), Source(), [spec]).start()
-
-
-# ------------------------------------------------------------------------------- services
-
-
-async def test_a_listener_offers_only_its_services(unix):
-    spec = replace(unix, services=frozenset({"bank"}))
-    apps = Apps()
-    async with running(AttachServer(apps, Source(), [spec])) as urls, channel_to(urls[0]) as channel:
-        app = App(channel)
-        await app.say(Frame(Kind.HELLO, address="shop"))
-        status, detail = await app.status()
-        assert status == "PERMISSION_DENIED"
-        assert detail.endswith("does not offer service 'shop'; attach through another listener")
-        assert apps.calls == []
-        await App(channel).hello("bank")
-        await App(channel).hello("")  # the only one it offers
-        assert apps.said("attached") == ["bank", "bank"]
-        answer = await control(channel, "GetStatus", pb.GetStatusRequest(), pb.Status)
-        assert [row.service for row in answer.services] == ["bank"]
-        assert list((await control(channel, "ListClusters", pb.ListRequest(), pb.ClusterList)).clusters) == []
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await control(channel, "ListNodes", pb.ListRequest(service="shop"), pb.NodeList)
-        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-
-
-async def test_a_service_with_a_name_nobody_would_give(unix):
-    spec = replace(unix, services=frozenset({"bank"}))
-    async with running(AttachServer(Apps(), Source(), [spec])) as urls, app_at(urls[0]) as app:
-        await app.say(Frame(Kind.HELLO, address="\u202e\n" * 500))
-        status, detail = await app.status()
-        assert status == "PERMISSION_DENIED"
-        assert len(detail) < 2000
-        assert "\n" not in detail
-
-
-async def test_the_control_service_answers(unix):
-    async with running(AttachServer(Apps(), Source(), [unix])) as urls, channel_to(urls[0]) as channel:
-        assert (await control(channel, "GetStatus", pb.GetStatusRequest(), pb.Status)).host == "here"
-        [node] = (await control(channel, "ListNodes", pb.ListRequest(service="shop"), pb.NodeList)).nodes
-        assert node.state == "self"
-        [cluster] = (await control(channel, "ListClusters", pb.ListRequest(), pb.ClusterList)).clusters
-        assert (cluster.name, cluster.members) == ("databases", 2)
-        [topic] = (await control(channel, "ListTopics", pb.ListRequest(), pb.TopicList)).topics
-        assert topic.filter == "orders.*"
-
-
-# ------------------------------------------------------------------- health and reflection
-
-
-async def health(channel: grpc.aio.Channel, service: str = "") -> int:
-    stub: Any = health_pb2_grpc.HealthStub(channel)
-    return int((await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)).status)
-
-
-async def test_health_is_open_and_tells_of_draining(unix, tcp):
-    server = AttachServer(Apps(), Source(), [unix, tcp])
-    async with running(server) as urls:
-        for url in urls:
-            async with channel_to(url) as channel:
-                for service in ("", "iris.v1.Relay", "iris.v1.Control"):
-                    assert await health(channel, service) == SERVING
-                with pytest.raises(grpc.aio.AioRpcError) as caught:
-                    await health(channel, "no.such.Service")
-                assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-        async with app_at(urls[0]) as app, channel_to(urls[1]) as channel:
-            await app.hello()
-            await server.drain()
-            await server.drain()
-            assert await health(channel) == NOT_SERVING
-            await app.ping()  # who is in may finish
-            async with app_at(urls[0]) as late:
-                status, detail = await late.status()
-                assert status == "UNAVAILABLE"
-                assert "shutting down" in detail
-
-
-async def test_reflection_describes_the_services(unix):
-    async with running(AttachServer(Apps(), Source(), [unix])) as urls, channel_to(urls[0]) as channel:
-        stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
-        call = stub.ServerReflectionInfo()
-        await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
-        answer = await call.read()
-        names = {service.name for service in answer.list_services_response.service}
-        assert {"iris.v1.Relay", "iris.v1.Control", "grpc.health.v1.Health"} <= names
-        await call.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol="iris.v1.Relay"))
-        answer = await call.read()
-        assert any(b"Attach" in file for file in answer.file_descriptor_response.file_descriptor_proto)
-        await call.done_writing()
-
-
-# ---------------------------------------------------------------------------------- stop
-
-
-async def test_stop_tells_every_app_and_is_quick(unix, tcp):
-    apps = Apps()
-    server = AttachServer(apps, Source(), [unix, tcp])
-    urls = await server.start()
-    async with app_at(urls[0]) as one, app_at(urls[1], BEARER) as two, channel_to(urls[0]) as channel:
-        await one.hello()
-        await two.hello()
-        stub: Any = health_pb2_grpc.HealthStub(channel)
-        watch = stub.Watch(health_pb2.HealthCheckRequest())
-        assert (await watch.read()).status == SERVING
-        apps.send(1, Frame(Kind.GOODBYE, reason="shutdown"))
-        async with asyncio.timeout(4):  # a watcher of health does not hold it up
-            await server.stop(grace=30)
-        assert (await one.hear()).kind == Kind.GOODBYE
-        for app in (one, two):
-            assert await app.status() == (
-                "UNAVAILABLE",
-                "the daemon is shutting down; attach again elsewhere or later",
-            )
-        assert sorted(apps.said("detached")) == ["shutdown", "shutdown"]
-    await server.stop(1)  # again: nothing left to do
-
-
-async def test_stop_does_not_wait_for_apps_that_do_not_read(unix):
-    apps = Apps()
-    server = AttachServer(apps, Source(), [unix])
-    urls = await server.start()
-    async with app_at(urls[0]) as slow:
-        await slow.hello()
-        apps.send(1, *(Frame(Kind.EVENT, id=1, body=bytes(65536)) for _ in range(1024)))
-        async with asyncio.timeout(5):
-            await server.stop(grace=0.3)
-        assert len(apps.said("detached")) == 1
-        assert not unix.path.exists()
-
-
-async def test_stop_before_start(unix):
-    await AttachServer(Apps(), Source(), [unix]).stop(0.1)
-
-
-# ----------------------------------------------------------------- callers who mean harm
-
-
-def connect(url: str) -> socket.socket:
-    scheme, _, address = url.partition("://")
-    if scheme == "unix":
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.connect(address)
-        return sock
-    host, _, port = address.rpartition(":")
-    return socket.create_connection((host, int(port)))
-
-
-async def harmed(url: str, data: bytes) -> None:
-    """Send bytes and read until the daemon hangs up, off the event loop."""
-
-    def talk() -> None:
-        with connect(url) as sock:
-            sock.settimeout(10)
-            try:
-                sock.sendall(data)
-                while sock.recv(65536):
-                    pass
-            except ConnectionError:
-                pass  # hung up on with our bytes unread: as good
-
-    await asyncio.to_thread(talk)
-
-
-HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-
-
-@pytest.mark.parametrize(
-    "garbage",
-    [
-        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-        os.urandom(65536),
-        b"\x00" * 65536,
-        HTTP2 + os.urandom(4096),
-        HTTP2 + b"\xff\xff\xff\x00\x00\x00\x00\x00\x01",
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + os.urandom(512),
-    ],
-    ids=["http1", "random", "zeros", "http2-random", "http2-huge-frame", "tls"],
-)
-async def test_garbage_on_every_port(unix, tcp, garbage):
-    apps = Apps()
-    async with running(AttachServer(apps, Source(), [unix, tcp])) as urls, app_at(urls[0]) as app:
-        await app.hello()
-        for url in urls:
-            await harmed(url, garbage)
-            await app.ping()
-        async with app_at(urls[1], BEARER) as late:
-            await late.hello()
-    assert len(apps.said("attached")) == 2
-
-
-async def test_a_flood_of_connections_is_bounded_and_the_apps_go_on(unix):
-    apps = Apps()
-    limits = AttachLimits(connections=64, hello_timeout=1.0)
-    async with running(AttachServer(apps, Source(), [unix], limits)) as urls, app_at(urls[0]) as app:
-        await app.hello()
-        with ExitStack() as held:
-            flood = [held.enter_context(connect(urls[0])) for _ in range(500)]
-            await app.ping()
-
-            def hung_up() -> int:
-                count = 0
-                for sock in flood:
-                    sock.settimeout(5)
-                    try:
-                        first = sock.recv(4096)
-                        while first and sock.recv(4096):  # its settings, and then: it hangs up on the silent
-                            pass
-                    except ConnectionError:
-                        pass
-                    count += 1
-                return count
-
-            assert await asyncio.to_thread(hung_up) == 500
-            await app.ping()
-        async with app_at(urls[0]) as late:  # and there is room again
-            await late.hello()
-
-
-async def test_a_flood_of_streams_is_bounded_and_the_apps_go_on(unix):
-    apps = Apps()
-    limits = AttachLimits(unready=32, hello_timeout=0.5)
-    async with running(AttachServer(apps, Source(), [unix], limits)) as urls, app_at(urls[0]) as app:
-        await app.hello()
-        for _ in range(4):
-            async with channel_to(urls[0]) as channel:
-                streams = [App(channel) for _ in range(100)]
-                await app.ping()
-                statuses = [status for status, _ in await asyncio.gather(*(stream.status() for stream in streams))]
-                assert set(statuses) == {"RESOURCE_EXHAUSTED", "INVALID_ARGUMENT"}
-                assert statuses.count("INVALID_ARGUMENT") <= 32 + 32  # waited for, at most twice the cap in this time
-                await app.ping()
-    assert len(apps.said("attached")) == 1
