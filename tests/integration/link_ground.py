@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,8 +120,18 @@ class Node:
 QUICK = LinkConfig(heartbeat_interval=0.1, handshake_timeout=2.0, first_delay=0.02, max_delay=0.2)
 
 
+async def eventually(state: Callable[[], Any]) -> None:
+    """Wait for a state that nobody announces."""
+    async with asyncio.timeout(PATIENCE):
+        while not state():  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
+
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
 class Ground:
-    """Makes nodes and proxies, and takes them down again."""
+    """Makes nodes, proxies, strangers and servers, and takes them down again."""
 
     def __init__(self) -> None:
         self.key = ServiceKey.generate("shop", os.urandom(32))
@@ -160,8 +170,66 @@ class Ground:
         self._stack.push_async_callback(proxy.stop)
         return proxy
 
+    async def open(self, address: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A stranger's connection."""
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        self._stack.push_async_callback(_drop, writer)
+        return reader, writer
+
+    async def dial(
+        self,
+        address: Address,
+        *,
+        purpose: Purpose = Purpose.CONTROL,
+        node_id: bytes = b"\x00" * 15 + b"\x01",
+        expected: bytes = NOBODY,
+        binding: bytes = NOBODY,
+        psk: bytes | None = None,
+    ) -> HandMade:
+        """A dialling side made by hand; its node id is the lowest, so it decides."""
+        reader, writer = await self.open(address)
+        greeting = Greeting(node_id, 1, "hand-made", expected=expected, binding=binding)
+        credentials = PskCredentials(psk or self.key.link_psk)
+        initiator = Initiator(purpose, self.key.key_id, credentials, greeting, os.urandom(32))
+        writer.write(initiator.first)
+        return HandMade(reader, writer, initiator, node_id)
+
+    async def server(self, serve: Serve) -> Address:
+        """A listener made by hand; ``serve`` may leave its connection open."""
+        tasks: set[asyncio.Task[Any]] = set()
+
+        async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            tasks.add(task)
+            try:
+                await serve(reader, writer)
+                await reader.read()
+            except (OSError, asyncio.CancelledError):
+                pass
+            finally:
+                await _drop(writer)
+
+        server = await asyncio.start_server(served, "127.0.0.1", 0)
+
+        async def stop() -> None:
+            server.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await server.wait_closed()
+
+        self._stack.push_async_callback(stop)
+        return Address("127.0.0.1", server.sockets[0].getsockname()[1])
+
     async def close(self) -> None:
         await self._stack.aclose()
+
+
+async def _drop(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 @contextlib.asynccontextmanager
@@ -179,12 +247,14 @@ class Proxy:
     Attributes:
         targets: Where the next connections go, in order; the last one repeats.
         change: What becomes of bytes on their way: ``(number, towards target, bytes) -> bytes``.
+        cut_short: The connection whose next bytes towards the target lose their last five, and then it ends.
         seen: The first bytes sent, by connection and direction.
     """
 
     def __init__(self, target: Address) -> None:
         self.targets = [target]
         self.change: Callable[[int, bool, bytes], bytes] = lambda number, forth, data: data
+        self.cut_short: int | None = None
         self.seen: dict[tuple[int, bool], bytes] = {}
         self.connections = 0
         self.address = Address("127.0.0.1", 0)
@@ -248,6 +318,9 @@ class Proxy:
             while data := await reader.read(65536):
                 await self._moving.wait()
                 self.seen[number, forth] = (self.seen.get((number, forth), b"") + data)[:REMEMBERED]
+                if forth and number == self.cut_short:
+                    writer.write(data[:-5])
+                    break
                 writer.write(self.change(number, forth, data))
                 await writer.drain()
         await self._moving.wait()
@@ -257,32 +330,15 @@ class Proxy:
 class HandMade:
     """A dialling side made by hand: knows the key, follows the protocol as far as the test wants."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, initiator: Initiator) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, initiator: Initiator, node_id: bytes
+    ) -> None:
         self.reader, self.writer = reader, writer
-        self.initiator = initiator
+        self.initiator, self.node_id = initiator, node_id
         self.session: Session | None = None
         self.peer: Greeting | None = None
         self._rest = b""
         self._received: list[Received] = []
-
-    @classmethod
-    async def dial(
-        cls,
-        address: Address,
-        key: ServiceKey,
-        *,
-        purpose: Purpose = Purpose.CONTROL,
-        node_id: bytes = b"\x00" * 15 + b"\x01",
-        expected: bytes = NOBODY,
-        binding: bytes = NOBODY,
-        psk: bytes | None = None,
-    ) -> HandMade:
-        reader, writer = await asyncio.open_connection(address.host, address.port)
-        greeting = Greeting(node_id, 1, "hand-made", expected=expected, binding=binding)
-        credentials = PskCredentials(psk or key.link_psk)
-        initiator = Initiator(purpose, key.key_id, credentials, greeting, os.urandom(32))
-        writer.write(initiator.first)
-        return cls(reader, writer, initiator)
 
     async def shake(self) -> None:
         async with asyncio.timeout(PATIENCE):
@@ -323,7 +379,7 @@ class HandMade:
     async def settle(self) -> int:
         """Stand by the handshake, as the lower node id, which decides; return the generation."""
         assert self.session is not None
-        generation = 1 if self.initiator._greeting.node_id < self.peer_id else 0
+        generation = 1 if self.node_id < self.peer_id else 0
         self.say(self.session.seal_settle(generation))
         answer = await self.next()
         assert isinstance(answer, Settled), answer
@@ -342,11 +398,6 @@ class HandMade:
     def binding(self) -> bytes:
         assert self.session is not None
         return self.session.handshake_hash[:16]
-
-    async def close(self) -> None:
-        self.writer.close()
-        with contextlib.suppress(OSError):
-            await self.writer.wait_closed()
 
 
 def tight(**limits: Any) -> LinkConfig:
