@@ -97,7 +97,7 @@ class Over:
     reason: str
 
 
-_CLOSED = Over(grpc.StatusCode.OK, "", "closed")  # the app closed its side
+_CLOSED = Over(grpc.StatusCode.OK, "", "closed")  # the app closed its side, or so it looks when it was killed
 GONE = Over(grpc.StatusCode.CANCELLED, "", "gone")  # the app or its connection broke: nobody is left to tell
 
 
@@ -251,7 +251,7 @@ class Stream:
                     handler.frames_received(attachment, frames)
                 data = await context.read()
                 if data is _EOF:
-                    return GONE if context.cancelled() else _CLOSED  # a killed app can look like one that closed
+                    return GONE if context.cancelled() else _CLOSED
                 # Once ending, what arrives is only taken off the wire: an app busy writing gets to read its end.
                 frames = decode_batch(data, max_body) if attachment.ending is None else []
         except WireError as error:

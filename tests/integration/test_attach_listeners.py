@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 import socket
 import stat
-import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from iris_proto.v1 import control_pb2 as pb
 from irisd.attach import AttachServer, TcpPort, UnixSocket
@@ -40,20 +44,32 @@ def unix(run_dir: Path) -> UnixSocket:
     return UnixSocket(run_dir / "irisd.sock")
 
 
+def make_certificate(folder: Path, name: str) -> None:
+    """Write a self-signed certificate for 127.0.0.1 and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem, nobody = serialization.Encoding.PEM, serialization.NoEncryption()
+    (folder / f"{name}.crt").write_bytes(certificate.public_bytes(pem))
+    (folder / f"{name}.key").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, nobody))
+    secret = serialization.BestAvailableEncryption(b"a passphrase")
+    (folder / f"{name}-locked.key").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, secret))
+
+
 @pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A certificate for 127.0.0.1, its key, and a key that is not its."""
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Hold a certificate for 127.0.0.1, its key, and another pair."""
     folder = tmp_path_factory.mktemp("pki")
-    for name in ("server", "other"):
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-            + ["-keyout", f"{name}.key", "-out", f"{name}.crt", "-days", "2", "-subj", "/CN=localhost"]
-            + ["-addext", "subjectAltName=IP:127.0.0.1"],
-            cwd=folder,
-            check=True,
-            capture_output=True,
-        )
-    yield folder
+    make_certificate(folder, "server")
+    make_certificate(folder, "other")
+    return folder
 
 
 # ------------------------------------------------------------------------- Unix sockets
@@ -234,6 +250,7 @@ async def test_tls_and_token_together(tcp, pki):
         ("server.crt", "other.key", "do not work: key values mismatch"),
         ("none.crt", "server.key", "cannot read .*none.crt: No such file"),
         ("server.key", "server.crt", "do not work: "),
+        ("server.crt", "server-locked.key", "do not work: "),  # and nobody is asked for a passphrase
     ],
 )
 async def test_tls_files_that_do_not_work(tcp, pki, cert, key, sentence):

