@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -130,6 +131,21 @@ def check(config_file: str | None, as_json: bool, **flags: Any) -> int:
         click.echo("no key: this would be a development daemon, on loopback only, with a fresh key")
     click.echo("ok")
     return 0
+
+
+@irisd.command()
+@click.option(
+    "--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Send this file through the tunnel."
+)
+def demo(file: Path | None) -> int:
+    """Show what a mesh does: three daemons and their apps on this machine, and a report that says what it proves.
+
+    Exits 1 if anything in it is not so.
+    """
+    # Late, and here only: the demo is an app, the daemon itself needs no SDK.
+    from irisd import demo as show
+
+    return show.run(file)
 
 
 # ------------------------------------------------------------------------ keys

@@ -1,0 +1,1 @@
+"""Measurements a user can run: ``make bench``, or ``python -m bench --help``."""
