@@ -7,10 +7,13 @@ import os
 import socket
 from contextlib import ExitStack
 from pathlib import Path
+from random import Random
 
+import grpc
 import pytest
 
 from irisd.attach import AttachLimits, AttachServer, TcpPort, UnixSocket
+from irisd.model import Frame, Kind
 from tests.integration.attach_glue import BEARER, App, Apps, Source, app_at, channel_to, running, write_token
 
 
@@ -122,3 +125,46 @@ async def test_a_flood_of_streams_is_bounded_and_the_apps_go_on(unix):
                 assert statuses.count("INVALID_ARGUMENT") <= 32 + 32  # waited for, at most twice the cap in this time
                 await app.ping()
     assert len(apps.said("attached")) == 1
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_apps_that_end_in_every_way_at_once(unix, seed):
+    """Cancelled, closed, ended by the daemon, malformed, or cut off, with frames in flight: detached once each."""
+    rng = Random(seed)
+    apps = Apps()
+
+    async def one(end: str) -> None:
+        async with app_at(urls[0]) as app:
+            try:
+                await app.hello()
+                for _ in range(rng.randrange(4)):
+                    await app.say(Frame(Kind.PUBLISH, id=1, address="t", body=bytes(rng.randrange(200_000))))
+                if end == "malformed":
+                    await app.call.write(b"\x0a\xff\xff\xff\xff\x0f")
+                elif end == "closed":
+                    await app.call.done_writing()
+                elif end == "cancelled":
+                    app.call.cancel()
+                if end in ("malformed", "closed", "ended"):
+                    await app.status()
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError, AssertionError):
+                pass  # the daemon ended it in the middle of what it said
+
+    server = AttachServer(apps, Source(), [unix], AttachLimits(end_timeout=0.5))
+    async with running(server) as urls:
+        ways = [rng.choice(("malformed", "closed", "cancelled", "ended", "cut off")) for _ in range(150)]
+        everyone = asyncio.gather(*map(one, ways))
+        while not everyone.done():
+            await apps.until(lambda: apps.attachments or everyone.done())
+            if apps.attachments:
+                rng.choice(list(apps.attachments.values())).end("UNAVAILABLE", "at random")
+            await asyncio.wait((everyone,), timeout=0.01)
+        await everyone
+        await apps.until(lambda: len(apps.said("detached")) == 150)
+        assert server.attachments == 0
+    by_app: dict[int, list[str]] = {}
+    for what, number, _ in apps.calls:
+        by_app.setdefault(number, []).append(what)
+    for calls in by_app.values():
+        assert (calls[0], calls[-1]) == ("attached", "detached")
+        assert set(calls[1:-1]) <= {"frames"}
