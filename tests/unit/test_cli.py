@@ -139,6 +139,12 @@ def test_version_and_help():
     assert all(f"--{option.flag}" in described for option in OPTIONS.values())
 
 
+def test_the_demo_wants_a_file_that_is_there():
+    result = irisd("demo", "--file", "/nonexistent")
+    assert result.returncode == 2
+    assert "'/nonexistent' does not exist" in result.stderr
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion(shell):
     script = CliRunner().invoke(cli.irisd, ["completion", shell]).stdout

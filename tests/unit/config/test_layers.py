@@ -12,7 +12,7 @@ from irisd.errors import ConfigError
 KEYED = {"keys": ["shop.key"]}
 
 
-def around(root: bool = False, **environment: str) -> Surroundings:
+def around(root: bool = False, /, **environment: str) -> Surroundings:
     return Surroundings(environment=environment, hostname="host-1.example", root=root)
 
 
@@ -94,7 +94,7 @@ def test_paths_in_a_file_are_beside_the_file():
     [
         (around(XDG_RUNTIME_DIR="/run/user/7"), "/run/user/7/irisd/irisd.sock"),
         (around(RUNTIME_DIRECTORY="/run/irisd:/run/other"), "/run/irisd/irisd.sock"),
-        (around(root=True), "/run/irisd/irisd.sock"),
+        (around(True), "/run/irisd/irisd.sock"),
         (around(TMPDIR="/var/folders/x/"), "/var/folders/x/irisd/irisd.sock"),
         (around(XDG_RUNTIME_DIR="relative"), "/tmp/irisd/irisd.sock"),
         (around(), "/tmp/irisd/irisd.sock"),
