@@ -10,12 +10,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from iris_client._connection import DENIALS, _unavailable, refuse_plain_token
+from iris_client._connection import DENIALS, refuse_plain_token
 from iris_client._errors import DaemonUnavailable, DeadlineExceeded, Denied, IrisError
-from iris_client._mesh import _token_of
-from iris_client._model import Executed
+from iris_client._model import Executed, MiB
 from iris_client._urls import Target, candidates
-from iris_client.cli.options import Settings
+from iris_client.cli.options import Settings, token_in_environment
 from iris_client.cli.output import Failure
 from iris_proto.v1 import control_pb2 as pb
 
@@ -24,6 +23,12 @@ if TYPE_CHECKING:
 
 FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 0.5
+
+_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", 64 * MiB),  # a mesh of many names
+    ("grpc.use_local_subchannel_pool", 1),  # a look at a target that has just failed is a new one
+    ("grpc.enable_http_proxy", 0),  # a local daemon is not reached through a proxy
+)
 
 _Answer = TypeVar("_Answer")
 
@@ -113,7 +118,7 @@ async def open_control(settings: Settings) -> AsyncIterator[Control]:
     """
     deadline = time.monotonic() + settings.timeout
     targets = candidates(settings.url, os.environ, sys.platform)
-    token = settings.token or _token_of(os.environ, targets)
+    token = settings.token or token_in_environment(targets)
     tried: dict[Target, str] = {}
     pause = FIRST_PAUSE
     while True:
@@ -135,7 +140,10 @@ async def open_control(settings: Settings) -> AsyncIterator[Control]:
                 await channel.close(None)
         left = deadline - time.monotonic()
         if left <= 0:
-            raise DaemonUnavailable(_unavailable(tried, settings.timeout))
+            lines = "".join(f"\n  {target}: {reason}" for target, reason in tried.items())
+            raise DaemonUnavailable(
+                f"no Iris daemon answered within {settings.timeout:g} s; tried:{lines}\nStart one with: irisd"
+            )
         await asyncio.sleep(min(left, pause))
         pause = min(pause * 2, LONGEST_PAUSE)
 
@@ -172,8 +180,6 @@ async def ask_once(settings: Settings, ask: Callable[[Control], Awaitable[_Answe
 def _channel(target: Target) -> grpc.aio.Channel:
     import grpc
     import grpc.aio
-
-    from iris_client._lane_grpc import _OPTIONS
 
     address = f"unix:{target.place}" if target.scheme == "unix" else target.place
     if target.scheme != "tls":

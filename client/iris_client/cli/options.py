@@ -8,7 +8,7 @@ import inspect
 import os
 import stat
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
@@ -17,6 +17,7 @@ import click
 
 import iris_client as iris
 from iris_client._model import MiB
+from iris_client._urls import Target
 from iris_client.cli import values
 from iris_client.cli.output import USAGE, Failure
 from iris_client.cli.values import show_size
@@ -89,25 +90,43 @@ class Settings:
         Raises:
             Failure: It cannot be read, or is none.
         """
-        path = self.token_file
-        if path is None:
-            return None
-        try:
-            with path.open("rb") as file:
-                raw = file.read(MAX_TOKEN + 1)
-        except OSError as error:
-            raise Failure(f"token file {path}: {error.strerror}", code=USAGE, kind="TokenFile") from None
-        try:
-            token = raw.decode("ascii").strip()
-        except UnicodeDecodeError:
-            token = ""
-        if not token or not token.isprintable() or " " in token or len(raw) > MAX_TOKEN:
-            raise Failure(
-                f"token file {path}: expected one line of printable ASCII, at most {MAX_TOKEN} bytes",
-                code=USAGE,
-                kind="TokenFile",
-            )
-        return token
+        return None if self.token_file is None else read_token(self.token_file)
+
+
+def read_token(path: Path) -> str:
+    """Read a token from its file.
+
+    Raises:
+        Failure: It cannot be read, or is none.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_TOKEN + 1)
+    except OSError as error:
+        raise Failure(f"token file {path}: {error.strerror}", code=USAGE, kind="TokenFile") from None
+    try:
+        token = raw.decode("ascii").strip()
+    except UnicodeDecodeError:
+        token = ""
+    if not token or not token.isprintable() or " " in token or len(raw) > MAX_TOKEN:
+        raise Failure(
+            f"token file {path}: expected one line of printable ASCII, at most {MAX_TOKEN} bytes",
+            code=USAGE,
+            kind="TokenFile",
+        )
+    return token
+
+
+def token_in_environment(targets: Sequence[Target]) -> str | None:
+    """Read the token ``IRIS_TOKEN_FILE`` names, if any target wants one.
+
+    Raises:
+        Failure: It cannot be read, or is none.
+    """
+    path = os.environ.get("IRIS_TOKEN_FILE")
+    if not path or not any(target.scheme in ("tcp", "tls") for target in targets):
+        return None
+    return read_token(Path(path))
 
 
 _GLOBAL = (
