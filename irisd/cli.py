@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -147,19 +146,6 @@ def demo(file: Path | None) -> int:
     from irisd import demo as show
 
     return show.run(file)
-
-
-@irisd.command()
-@click.option(
-    "--file",
-    type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path),
-    help="Send this one through the tunnel. [the Python interpreter]",
-)
-def demo(file: Path | None) -> int:
-    """Show what a mesh does: three daemons on this machine, real work, a report that says what each line proves."""
-    from irisd.demo import run as run_demo
-
-    return run_demo(file)
 
 
 # ------------------------------------------------------------------------ keys
