@@ -21,13 +21,14 @@ import grp
 import os
 import socket
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from irisd.errors import AlreadyRunningError, ConfigError, ListenError, RuntimeFolderError
 
-MAX_PATH_BYTES = 107
-"""What ``sockaddr_un`` holds on Linux, less the closing zero. macOS: 103."""
+MAX_PATH_BYTES = 103 if sys.platform == "darwin" else 107
+"""What ``sockaddr_un`` holds, less the closing zero."""
 
 
 class SocketFile:

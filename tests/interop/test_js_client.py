@@ -9,7 +9,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ import pytest_asyncio
 
 JS = Path(__file__).parent / "js"
 PROTO = Path(__file__).parents[2] / "proto"
-INSTALL_TIMEOUT = 120
+INSTALL_TIMEOUT = 45  # seconds; pytest ends a test after 60
 SCENARIO_TIMEOUT = 40
 
 pytestmark = pytest.mark.interop
@@ -34,27 +36,28 @@ def node_path() -> Path:
     manifest = (JS / "package.json").read_bytes()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "irisd-tests" / f"js-{hashlib.sha256(manifest).hexdigest()[:16]}"
-    done = folder / "installed"
-    if not done.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "package.json").write_bytes(manifest)
-        command = [
-            npm,
-            "install",
-            "--no-audit",
-            "--no-fund",
-            "--ignore-scripts",
-            "--no-package-lock",
-            "--prefer-offline",
-        ]
+    if not folder.exists():
+        # Made beside and moved into place: several test runs may be at it at once, and one may be interrupted.
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix="js-"))
         try:
-            subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=INSTALL_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            pytest.skip(f"npm install did not end within {INSTALL_TIMEOUT} s")
-        except subprocess.CalledProcessError as error:
-            pytest.skip(f"npm install failed, offline perhaps: {error.stderr.decode()[-300:]}")
-        done.touch()
+            (fresh / "package.json").write_bytes(manifest)
+            install(npm, fresh)
+            with suppress(OSError):  # somebody else was quicker
+                fresh.rename(folder)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
     return folder / "node_modules"
+
+
+def install(npm: str, folder: Path) -> None:
+    command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock"]
+    try:
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=INSTALL_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"npm install did not end within {INSTALL_TIMEOUT} s")
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"npm install failed, offline perhaps: {error.stderr.decode()[-300:]}")
 
 
 @dataclass

@@ -332,7 +332,7 @@ def test_a_lock_that_may_not_be_opened(run_dir):
 
 
 def test_a_path_too_long_for_a_socket(run_dir):
-    with pytest.raises(ConfigError, match="longer than the 107 bytes"):
+    with pytest.raises(ConfigError, match=f"longer than the {MAX_PATH_BYTES} bytes"):
         SocketFile(run_dir / ("x" * MAX_PATH_BYTES)).claim()
 
 
