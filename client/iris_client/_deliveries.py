@@ -36,6 +36,8 @@ class Delivery:
         cluster: Whose member it is for.
         deadline: When nobody waits for the answer any more, monotonic seconds; infinite for pushes, broadcasts and
             tunnels, whose timeout was for getting here.
+        cancelled: Its caller no longer wants it.
+        late: Its deadline passed.
         over: Answered, given up, or its stream is gone.
         on_cancel: Called when the caller no longer wants it, with whether its deadline passed.
         flow: A tunnel's data.
@@ -51,6 +53,7 @@ class Delivery:
         "flow",
         "id",
         "kind",
+        "late",
         "on_cancel",
         "over",
     )
@@ -68,6 +71,7 @@ class Delivery:
             self.deadline = now + header.remaining_ms / 1000
         self.over = False
         self.cancelled = False
+        self.late = False
         self.on_cancel: Callable[[bool], None] | None = None
         self.flow: TunnelFlow | None = None
 
@@ -111,7 +115,7 @@ class Delivery:
     def cancel(self, *, late: bool = False) -> None:
         """The caller gave up, or its deadline passed (``late``). The handler is told; its answer is still due."""
         if not self.cancelled and not self.over:
-            self.cancelled = True
+            self.cancelled, self.late = True, late
             if self.on_cancel is not None:
                 self.on_cancel(late)
 

@@ -138,20 +138,25 @@ class EventQueue:
 
 
 class SubscribeCall(Standing):
-    """A subscription, and the queue its events go to."""
+    """A subscription, and the queue its events go to.
 
-    __slots__ = ("queue",)
+    Attributes:
+        keep: Events that come while it is being let go of are kept: they were meant for this member of a group.
+    """
+
+    __slots__ = ("keep", "queue")
 
     def __init__(
         self, header: Header, queue: EventQueue, what: str, changed: Callable[[IrisError | None], None]
     ) -> None:
         super().__init__(header, what, changed)
         self.queue = queue
+        self.keep = False
 
     def on_frame(self, kind: int, header: Header, body: bytes) -> None:
         if kind != Kind.EVENT:
             super().on_frame(kind, header, body)
-        elif not self.leaving:
+        elif self.keep or not self.leaving:
             self.queue.add(header, body)
 
     def detached(self, reason: str) -> None:

@@ -116,6 +116,7 @@ class Publishing:
         self._last: _Batch | None = None  # where the next message may be added
         self._offered = False
         self._full = False
+        self._shut = False
         self._unconfirmed = 0  # messages written since the last confirmation
         self._unasked = 0  # messages written since the last FLUSH, ours or the app's
         self._unasked_bytes = 0  # and what they cost
@@ -152,17 +153,30 @@ class Publishing:
         ):
             batch = _Batch(topic, headers, content_type)
             self._queue.append(batch)
-            self._last = batch if size < PART_BYTES else None
+            self._last = batch if size < PART_BYTES and not self._shut else None
         batch.bodies.append(body)
         batch.size += size
         self.waiting += size + MESSAGE_COST
         self._wake()
         return True
 
-    def close(self) -> None:
-        """Take no more through :meth:`add`; what waits still leaves."""
+    def shut(self) -> None:
+        """Take no more through :meth:`add`: the app must come by :meth:`add_checked`, which its mesh guards."""
+        self._shut = True
         self._last = None
-        self.limit = 0
+
+    def close(self) -> list[FlushCall]:
+        """Forget what waits; return the flushes that will not be answered."""
+        self.shut()
+        flushes = [call for call in self._queue if isinstance(call, FlushCall) and not call.over]
+        self._queue.clear()
+        self.waiting = 0
+        return flushes
+
+    @property
+    def messages(self) -> int:
+        """How many messages wait."""
+        return sum(len(batch.bodies) for batch in self._queue if isinstance(batch, _Batch))
 
     def flush(self, promise: Promise, deadline: float) -> FlushCall:
         """Ask the daemon to say when everything added before this has been routed.

@@ -20,7 +20,7 @@ from typing import Protocol
 from iris_client._assembly import Assembly
 from iris_client._calls import Call, Promise, Standing
 from iris_client._deliveries import PATTERN_NAMES, Delivery
-from iris_client._errors import Overloaded
+from iris_client._errors import IrisError, Overloaded
 from iris_client._frames import EXECUTED_NO, Code, Header, Kind, ProtocolError, append_frame, decode_batch, make
 from iris_client._model import CALL_BUFFER_BYTES, Executed, Limits
 from iris_client._outbox import Out, Outbox
@@ -136,10 +136,19 @@ class Session:
         if self.attached:
             self._outbox.push(Out(make(kind=Kind.GOODBYE, reason=reason)))
 
+    def close(self, error: IrisError) -> None:
+        """No stream will come any more: end what would have waited for one."""
+        for call in (*self.publishing.close(), *self._held, *self._standing):
+            if not call.over:
+                call.fail(error)
+        self._held.clear()
+        self._standing.clear()
+        self._members.clear()
+
     @property
     def quiet(self) -> bool:
         """Nothing waits to be sent."""
-        return self._outbox.empty and self.publishing.empty
+        return self._outbox.empty and self.publishing.empty and not self._held
 
     @property
     def idle(self) -> bool:

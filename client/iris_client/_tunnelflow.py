@@ -24,8 +24,8 @@ FIRST_WINDOW: Final = 256 * KiB
 LARGEST_WINDOW: Final = MiB
 SEND_BUFFER_BYTES: Final = 256 * KiB
 """How much of what was sent may wait for credit before ``send`` waits."""
-MAX_WAITING: Final = 65_536
-"""Most messages that may wait for the app: empty ones cost no credit, and memory all the same."""
+DATA_COST: Final = 64
+"""Credit a piece uses besides its bytes, so that a flood of tiny messages is bounded too."""
 
 
 class Budget:
@@ -115,7 +115,7 @@ class TunnelFlow:
     @property
     def room(self) -> bool:
         """Whether :meth:`send` may take another message."""
-        return self._pending_bytes < SEND_BUFFER_BYTES and len(self._pending) < MAX_WAITING
+        return self._pending_bytes < SEND_BUFFER_BYTES
 
     @property
     def sent(self) -> bool:
@@ -139,7 +139,7 @@ class TunnelFlow:
         if len(body) > self._max_body:
             raise TooLarge(f"{self._what}: a message of {len(body)} bytes, the limit is {self._max_body} bytes")
         self._pending.append(body)
-        self._pending_bytes += len(body)
+        self._pending_bytes += len(body) + DATA_COST
         self._turn()
 
     def finish(self) -> None:
@@ -158,20 +158,21 @@ class TunnelFlow:
         while pending and written < DATA_BYTES:
             body = pending[0]
             left = len(body) - self._at
-            if left and not self._credit:
+            if not self._may_send(left):
                 break
-            size = min(left, self._credit, DATA_BYTES)
+            size = min(left, self._credit - DATA_COST, DATA_BYTES)
             more = size < left
             header = make(kind=Kind.DATA, id=self.id, more=more)
             whole = size == len(body)
             piece = body if whole else body[self._at : self._at + size]
             written += append_frame(chunks, header.SerializeToString(), piece)
-            self._credit -= size
+            self._credit -= size + DATA_COST
             self._pending_bytes -= size
             if more:
                 self._at += size
             else:
                 pending.popleft()
+                self._pending_bytes -= DATA_COST
                 self._at = 0
         if not pending and self._finishing and not self._finished:
             header = make(kind=Kind.FINISH, id=self.id)
@@ -247,20 +248,19 @@ class TunnelFlow:
             return self.abort("the other end sent more after it had finished")
         if size > DATA_BYTES:
             return self.abort(f"the other end sent a piece of {size} bytes, the limit is {DATA_BYTES} bytes")
-        if size > self._granted:
+        cost = size + DATA_COST
+        if cost > self._granted:
             return self.abort("the other end sent more than its credit")
-        self._granted -= size
+        self._granted -= cost
         if self._discarding:
-            self._owed += size
+            self._owed += cost
             return self._regrant()
-        self._partial_owed += size
+        self._partial_owed += cost
         if len(self._partial) + size > self._max_body:
             return self.abort(f"the other end sent a message above the limit of {self._max_body} bytes")
         if header.more:
             self._partial += body
             return self._regrant()
-        if len(self._messages) >= MAX_WAITING:
-            return self.abort(f"more than {MAX_WAITING} messages wait to be read")
         whole = bytes(self._partial + body) if self._partial else body
         self._messages.append((whole, self._partial_owed))
         self._partial = bytearray()
@@ -286,10 +286,14 @@ class TunnelFlow:
         """Ask for a turn if there is something that may be sent now."""
         if self._offered or self._over or self._finished:
             return
-        head = self._pending[0] if self._pending else None
-        if (head is not None and (self._credit or not head)) or (head is None and self._finishing):
+        left = len(self._pending[0]) - self._at if self._pending else 0
+        if self._may_send(left) if self._pending else self._finishing:
             self._offered = True
             self._port.offer_flow(self)
+
+    def _may_send(self, left: int) -> bool:
+        """Whether credit covers a piece of what is left of a message; an empty message has nothing left to send."""
+        return self._credit > DATA_COST or (not left and self._credit == DATA_COST)
 
     def _grant(self, count: int) -> None:
         self._granted += count

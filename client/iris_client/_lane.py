@@ -1,0 +1,50 @@
+"""A lane: one open stream of batches to a daemon. gRPC, or in-process for tests; the session cannot tell."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from iris_client._urls import Target
+
+
+class LaneEnded(Exception):
+    """The stream is over, or could not be opened.
+
+    Args:
+        status: How, as a gRPC status name: ``OK`` when both sides were done, ``UNAVAILABLE`` ...
+        detail: A sentence for people.
+    """
+
+    def __init__(self, status: str, detail: str) -> None:
+        super().__init__(f"{status}: {detail}" if detail else status)
+        self.status = status
+        self.detail = detail
+
+
+class Lane(Protocol):
+    """One open stream. At most one task sends and one receives at a time."""
+
+    async def send(self, batch: bytes) -> None:
+        """Hand over one batch; return when the stream can take another.
+
+        Raises:
+            LaneEnded: The stream is over; :meth:`receive` says how.
+        """
+
+    async def receive(self) -> bytes:
+        """Wait for the next batch. Cancelling may end the stream.
+
+        Raises:
+            LaneEnded: The stream is over.
+        """
+
+    async def finish(self) -> None:
+        """Send no more; the other side may still."""
+
+    async def close(self) -> None:
+        """Release everything at once. May be called again."""
+
+
+OpenLane = Callable[[Target, str | None], Awaitable[Lane]]
+"""Open a stream to a target, with a token if one is needed. Raises :class:`LaneEnded`."""

@@ -1,0 +1,112 @@
+"""The lane over gRPC: one ``Attach`` call on a channel of its own.
+
+grpc takes a while to import, so it is imported by the first connection and not by ``import iris_client``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from iris_client._lane import LaneEnded
+from iris_client._model import MiB
+from iris_client._urls import Target
+
+if TYPE_CHECKING:
+    import grpc.aio
+
+ATTACH: Final = "/iris.v1.Relay/Attach"
+MAX_MESSAGE: Final = 16 * MiB
+
+_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_send_message_length", MAX_MESSAGE),
+    # A daemon that hangs, or a host that vanished behind TCP, is noticed without traffic.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # One call, one connection: what to try again, where and when is the session's business.
+    ("grpc.enable_retries", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+    # A local daemon is not reached through a proxy.
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+class GrpcLane:
+    """One ``Attach`` call. Made by :func:`open_grpc`."""
+
+    def __init__(self, channel: grpc.aio.Channel, call: Any) -> None:
+        import grpc.aio
+
+        self._channel = channel
+        self._call = call
+        self._errors = (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError)
+        self._eof = grpc.aio.EOF  # type: ignore[attr-defined]  # missing from the stubs
+
+    async def send(self, batch: bytes) -> None:
+        try:
+            await self._call.write(batch)
+        except self._errors as error:
+            raise LaneEnded("UNAVAILABLE", str(error)) from None
+
+    async def receive(self) -> bytes:
+        try:
+            batch = await self._call.read()
+        except self._errors:
+            batch = self._eof
+        except asyncio.CancelledError:
+            # grpc also raises this when the *call* was cancelled, by us or by the far side.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            batch = self._eof
+        if batch is self._eof:
+            raise LaneEnded(*await self._status())
+        received: bytes = batch
+        return received
+
+    async def finish(self) -> None:
+        with suppress(*self._errors, asyncio.CancelledError):
+            await self._call.done_writing()
+
+    async def close(self) -> None:
+        self._call.cancel()
+        await self._channel.close(None)
+
+    async def _status(self) -> tuple[str, str]:
+        code = await self._call.code()
+        detail = await self._call.details() or ""
+        # "failed to connect to all addresses; last error: UNKNOWN: unix:/x: connect: No such file or directory (2)"
+        if match := re.search(r"last error: [A-Z_]+: (.*)", detail):
+            detail = match.group(1).rpartition(": ")[2] or match.group(1)
+        return code.name, detail
+
+
+async def open_grpc(target: Target, token: str | None) -> GrpcLane:
+    """Start an ``Attach`` call. Whether anyone answers shows when it is first used.
+
+    Raises:
+        LaneEnded: The authorities' file of a ``tls`` target cannot be read.
+    """
+    import grpc
+    import grpc.aio
+
+    address = f"unix:{target.place}" if target.scheme == "unix" else target.place
+    if target.scheme == "tls":
+        roots = None
+        if target.ca_file:
+            try:
+                with open(target.ca_file, "rb") as file:  # noqa: ASYNC230 - small and local
+                    roots = file.read()
+            except OSError as error:
+                raise LaneEnded("UNAVAILABLE", f"{target.ca_file}: {error.strerror}") from None
+        channel = grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(roots), options=_OPTIONS)
+    else:
+        channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+    metadata = (("authorization", f"Bearer {token}"),) if token and target.scheme != "unix" else None
+    method: Any = channel.stream_stream(ATTACH, None, None)  # bytes, as they are
+    call = method(metadata=metadata)
+    return GrpcLane(channel, call)
