@@ -106,14 +106,13 @@ def _read(path: str | os.PathLike[str]) -> tuple[bytes, int]:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise KeyFileError(_why(error)) from None
-    with open(descriptor, "rb", buffering=0) as file:
-        try:
-            mode = os.fstat(file.fileno()).st_mode
-            if not stat.S_ISREG(mode):
-                return b"", mode
-            return file.read(MAX_TEXT_BYTES + 1) or b"", mode
-        except OSError as error:
-            raise KeyFileError(_why(error)) from None
+    try:
+        mode = os.fstat(descriptor).st_mode
+        return (os.read(descriptor, MAX_TEXT_BYTES + 1) if stat.S_ISREG(mode) else b""), mode
+    except OSError as error:
+        raise KeyFileError(_why(error)) from None
+    finally:
+        os.close(descriptor)
 
 
 def _why(error: OSError) -> str:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, auto
 from typing import Final, Protocol
 
@@ -29,7 +29,7 @@ from irisd.errors import WireError
 from irisd.link.handshake import Credentials, Greeting, Initiator, Purpose, Refused, Responder
 from irisd.link.outcome import LinkEnd, Outcome
 from irisd.link.session import MAX_RECORD, Received, Session, SessionError, Settled
-from irisd.sp import Buffer, EndpointType, Framing, SpStream
+from irisd.sp import Buffer, EndpointType, Framing, MessageEncoder, SpStream
 from irisd.transport.tcp import TcpConnection, TcpOptions
 
 HANDSHAKE_BUFFER: Final = 2048
@@ -39,6 +39,7 @@ DATA_BUFFER: Final = 256 * 1024
 LINGER: Final = 2.0
 """Seconds the last bytes, the sealed close among them, may take to be read."""
 MAX_CONTROL_MESSAGE: Final = 64 * 1024
+_SMALL: Final = 4096
 
 
 class Phase(Enum):
@@ -201,7 +202,7 @@ class LinkConnection:
 
     # ---------------------------------------------------------- sending
 
-    def send(self, messages: Iterable[Iterable[Buffer]]) -> None:
+    def send(self, messages: Iterable[Sequence[Buffer]]) -> None:
         """Send messages, each given as its parts, sealed and written as one batch.
 
         Raises:
@@ -209,12 +210,8 @@ class LinkConnection:
         """
         if self.phase is not Phase.OPEN or self._session is None or self._stream is None:
             return
-        encode = self._stream.encoder.encode
-        buffers: list[Buffer] = []
-        for parts in messages:
-            buffers += encode(*parts)
         try:
-            sealed = self._session.seal(buffers)
+            sealed = self._session.seal(_framed(self._stream.encoder, messages))
         except SessionError as error:
             self.end(LinkEnd(error.outcome, error.detail))
             return
@@ -394,6 +391,24 @@ class LinkConnection:
         if self.phase is Phase.SHAKEN:
             return f"{detail} before the link was settled"
         return f"{detail} without saying so"
+
+
+def _framed(encoder: MessageEncoder, messages: Iterable[Sequence[Buffer]]) -> list[Buffer]:
+    """Frame messages. Small ones are joined first: a copy of a few hundred bytes costs less than a call."""
+    buffers: list[Buffer] = []
+    small: list[bytes] = []
+    for parts in messages:
+        last = parts[-1]
+        if len(last) <= _SMALL:
+            small.append(last if len(parts) == 1 and type(last) is bytes else b"".join(parts))
+            continue
+        if small:
+            buffers += encoder.encode_many(small)
+            small = []
+        buffers += encoder.encode(*parts)
+    if small:
+        buffers += encoder.encode_many(small)
+    return buffers
 
 
 def _reason(error: Exception) -> str:
