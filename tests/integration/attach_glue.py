@@ -188,6 +188,46 @@ async def app_at(url: str, *metadata: tuple[str, str]) -> AsyncIterator[App]:
 
 
 @asynccontextmanager
+async def cut_at_will(path: Path, url: str) -> AsyncIterator[tuple[str, Callable[[], None]]]:
+    """A Unix socket that leads to another; calling the second value cuts everything that passes through it."""
+    ends: list[asyncio.StreamWriter] = []
+    pumps: list[asyncio.Task[None]] = []
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        except ConnectionError:
+            pass  # it was cut
+        finally:
+            writer.close()
+
+    async def passed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_unix_connection(url.removeprefix("unix://"))
+        ends.extend((writer, far_writer))
+        for ways in ((reader, far_writer), (far_reader, writer)):
+            pumps.append(asyncio.create_task(pump(*ways)))
+
+    def cut() -> None:
+        server.close()
+        path.unlink()
+        for writer in ends:
+            writer.transport.abort()
+
+    server = await asyncio.start_unix_server(passed, path)
+    try:
+        yield f"unix://{path}", cut
+    finally:
+        server.close()
+        for task in pumps:
+            task.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+        for writer in ends:
+            writer.close()
+
+
+@asynccontextmanager
 async def running(server: AttachServer, grace: float = 1.0) -> AsyncIterator[list[str]]:
     try:
         yield await server.start()

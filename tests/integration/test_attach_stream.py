@@ -9,14 +9,13 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
-import grpc
 import pytest
 import pytest_asyncio
 
 from irisd.attach import AttachLimits, AttachRefused
 from irisd.model import Frame, KiB, Kind, MiB
 from irisd.wire import WireError, decode_batch, encode_batch
-from tests.integration.attach_glue import MAX_BODY, App, Apps, Ground, app_at, channel_to, ground_in
+from tests.integration.attach_glue import MAX_BODY, Apps, Ground, app_at, cut_at_will, ground_in
 
 LIMITS = AttachLimits()
 
@@ -245,19 +244,20 @@ async def test_end_within_attached(ground):
 
 
 async def test_frames_after_an_end_are_not_delivered(ground):
+    waiting = [Frame(Kind.EVENT, id=1, body=bytes(64 * KiB)) for _ in range(512)]
+
     def end(attachment, frames):
+        ground.apps.send(attachment.id, *waiting)  # more than is on the way: the end waits until the app reads
         attachment.end("INVALID_ARGUMENT", "once is enough")
 
     ground.apps.on_frames = end
     async with app_at(ground.url) as app:
         await app.hello()
         for n in (1, 3, 5):
-            try:
-                await app.say(Frame(Kind.REQUEST, id=n))
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                break  # it is over before the app could say more
+            await app.say(Frame(Kind.REQUEST, id=n))
         assert await app.status() == ("INVALID_ARGUMENT", "once is enough")
-    assert len(ground.apps.said("frames")) == 1
+    [[frame]] = ground.apps.said("frames")
+    assert frame.id == 1
 
 
 async def test_an_end_is_heard_although_the_app_closes_at_the_same_time(ground):
@@ -298,15 +298,16 @@ async def test_an_app_that_cancels_is_detached_once(ground):
     assert len(ground.apps.said("detached")) == 1
 
 
-async def test_a_connection_that_breaks_mid_stream_is_detached_once(ground):
-    async with channel_to(ground.url) as channel:
-        app = App(channel)
+async def test_a_connection_that_breaks_mid_stream_is_detached_once(ground, run_dir):
+    async with cut_at_will(run_dir / "cut.sock", ground.url) as (url, cut), app_at(url) as app:
         await app.hello()
         for _ in range(20):
             await app.say(Frame(Kind.PUBLISH, id=1, address="t", body=b"x" * 64 * KiB))
-    await ground.apps.until(lambda: ground.apps.said("detached"))
-    assert len(ground.apps.said("detached")) == 1
-    assert ground.server.attachments == 0
+        cut()
+        await ground.apps.until(lambda: ground.apps.said("detached"))
+        assert len(ground.apps.said("detached")) == 1
+        assert ground.server.attachments == 0
+        assert (await app.status())[0] == "UNAVAILABLE"
 
 
 async def test_a_killed_process_is_detached_once(ground):
