@@ -115,8 +115,8 @@ class Frame:
 
     Only the fields that were given live in the instance, the rest are the
     defaults below: a frame costs as much as what it says, and the codec walks
-    ``vars(frame)``. ``deadline`` and ``sent`` are this node's own notes and
-    never travel: a header's ``remaining_ms`` becomes ``deadline`` when the
+    ``vars(frame)``. ``deadline`` and those after it are this node's own notes
+    and never travel: a header's ``remaining_ms`` becomes ``deadline`` when the
     frame comes in, and is worked out from it again when it leaves.
     """
 
@@ -154,14 +154,16 @@ class Frame:
     body: bytes = b""
 
     deadline: float = math.inf  # monotonic seconds, local
-    sent: bool = False  # has left this node's outbox, local
+    sent: bool = False  # has begun to leave this node's outbox, local
+    header_bytes: int = 0  # as it came in, if it was unusually large, local
+    whole: Frame | None = None  # on a last PART: the frame it completes, local
 
     def __init__(self, kind: int, **fields: Any) -> None:
         self.kind = kind
         self.__dict__.update(fields)
 
     def copy(self, **changes: Any) -> Frame:
-        """A frame with the same fields but for ``changes``; local notes are not copied, the deadline is."""
+        """A frame with the same fields but for ``changes``; it has not been ``sent``."""
         other = Frame.__new__(Frame)
         fields = other.__dict__
         fields.update(self.__dict__)

@@ -1,10 +1,11 @@
 """What became of what was published to one node (pure).
 
 Publishing is at most once, and every loss is counted and told. So each
-direction between two nodes numbers its PUBLISH frames; the sender remembers
-(topic, messages) of those not yet acknowledged, never their bodies. When a link
-is made anew, the receiver says which number it saw last, and what lies behind
-it is told as lost. The ledger outlives links and dies with the node.
+direction between two nodes numbers its PUBLISH and LOST frames as the last byte
+of each leaves; the sender remembers (topic, messages) of those not yet
+acknowledged, never their bodies. When a link is made anew, the receiver says
+which number it saw last, and what lies behind it is told as lost. The ledger
+outlives links and dies with the node.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Ledger:
     """Both directions towards one node."""
 
     def __init__(self) -> None:
-        self._sent = 0
+        self.sent = 0
         self._unacknowledged: deque[tuple[int, TopicKey, int]] = deque()
         self._lost: dict[TopicKey, int] = {}
         self.received = 0
@@ -38,9 +39,9 @@ class Ledger:
 
     def sending(self, key: TopicKey, messages: int) -> int:
         """Number a frame that leaves now."""
-        self._sent += 1
-        self._unacknowledged.append((self._sent, key, messages))
-        return self._sent
+        self.sent += 1
+        self._unacknowledged.append((self.sent, key, messages))
+        return self.sent
 
     def acknowledge(self, last: int) -> None:
         """The receiver has everything up to ``last``."""
@@ -61,6 +62,13 @@ class Ledger:
         self._unacknowledged.clear()
         lost, self._lost = self._lost, {}
         return list(lost.items())
+
+    def resumed(self, sent: int) -> bool:
+        """A new link: the sender's last number is ``sent``. False if it has forgotten what it sent before."""
+        if sent >= self.received:
+            return True
+        self.received = self._acknowledged = sent
+        return False
 
     def receive(self, seq: int) -> bool:
         """Note an arrival; False for one seen before, which must be dropped."""

@@ -23,7 +23,10 @@ FRAME_COST = 256
 """Bytes of memory a queued frame is taken to need besides its body."""
 
 MAX_LOSSES = 4096
-"""Losses on more topics than this are told as one, without a topic."""
+"""With more topics than this, losses where nothing else waits are told as one, without a topic."""
+
+WITHDRAWN = -math.inf
+"""The deadline of a frame that will not leave: taken back, or too late already."""
 
 REQUESTS: Hashable = "requests"
 """The flow of everything that opens a call."""
@@ -40,11 +43,24 @@ class Flow:
 
     Attributes:
         kept: The flow outlives its frames (a subscription); others go when empty.
-        bytes: What waits, bodies and :data:`FRAME_COST` each.
-        lost: Messages dropped since the last frame that left; told on the next.
+        bytes: What waits, by :func:`cost`.
+        lost: Messages lost behind everything that waits; told on the next frame, or by a notice when none comes.
+        lost_unknown: The same, but nobody can say how many.
     """
 
-    __slots__ = ("bytes", "deficit", "frames", "kept", "key", "limit", "lost", "lost_unknown", "offset", "when_full")
+    __slots__ = (
+        "bytes",
+        "deficit",
+        "frames",
+        "kept",
+        "key",
+        "limit",
+        "lost",
+        "lost_unknown",
+        "offset",
+        "when_full",
+        "withdrawn",
+    )
 
     def __init__(self, key: Hashable, limit: float, when_full: int) -> None:
         self.key = key
@@ -55,8 +71,25 @@ class Flow:
         self.bytes = 0
         self.deficit = 0
         self.offset = 0  # of the head frame's body: what has left in parts
+        self.withdrawn = 0  # frames that only hold their place
         self.lost = 0
         self.lost_unknown = False
+
+    @property
+    def topic(self) -> tuple[str, str] | None:
+        """(topic, group), if that is what it carries to a peer."""
+        match self.key:
+            case (str(topic), str(group)):
+                return topic, group
+        return None
+
+    def __bool__(self) -> bool:
+        return bool(self.frames or self.lost or self.lost_unknown)
+
+
+def cost(frame: Frame) -> int:
+    """Bytes of memory a waiting frame is charged for."""
+    return len(frame.body) + frame.header_bytes + FRAME_COST
 
 
 class Outbox:
@@ -76,20 +109,29 @@ class Outbox:
         self._urgent: deque[Frame] = deque()
         self._flows: dict[Hashable, Flow] = {}
         self._active: deque[Flow] = deque()
-        self._losses: dict[tuple[str, str], int] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._urgent or self._active or self._losses)
+        return bool(self._urgent or self._active)
 
     def put_urgent(self, frame: Frame) -> None:
         """Queue ahead of all flows."""
         self._urgent.append(frame)
-        self.urgent_bytes += len(frame.body) + FRAME_COST
+        self.urgent_bytes += cost(frame)
 
-    def fits(self, size: int, limit: int) -> bool:
-        """Whether a body of ``size`` bytes keeps the calls that wait here within ``limit``; one always fits."""
+    def extend_urgent(self, frame: Frame, more: bytes) -> None:
+        """Lengthen an urgent frame that still waits here."""
+        frame.body += more
+        self.urgent_bytes += len(more)
+
+    def fits(self, frame: Frame, limit: int) -> bool:
+        """Whether it keeps the calls that wait here within ``limit`` bytes; one always fits."""
         flow = self._flows.get(REQUESTS)
-        return flow is None or flow.bytes + size + FRAME_COST <= limit
+        return flow is None or flow.bytes + cost(frame) <= limit
+
+    def queued(self, key: Hashable) -> tuple[int, int]:
+        """Frames that wait in the flow ``key``, and their :func:`cost`."""
+        flow = self._flows.get(key)
+        return (len(flow.frames), flow.bytes) if flow else (0, 0)
 
     def put(self, key: Hashable, frame: Frame) -> None:
         """Queue in the flow ``key``. The caller asked :meth:`fits` first, or bounds it otherwise."""
@@ -108,23 +150,30 @@ class Outbox:
     def offer(self, flow: Flow, frame: Frame) -> int:
         """Queue messages in a flow with a drop policy; return how many messages were dropped for it.
 
-        What is dropped is counted in ``flow.lost`` and told on the next frame of
-        the flow that leaves.
+        What is dropped is told on the frame of the flow that follows it.
         """
-        size = len(frame.body) + FRAME_COST
+        size = cost(frame)
         dropped = 0
-        if self._over(flow, size) and not flow.frames and self.bytes + size > self.limit and self.bytes:
-            self._lose(flow, frame.messages)
-            return frame.messages
         if flow.when_full == WhenFull.DROP_OLDEST:
             keep = 1 if flow.offset else 0  # a frame that has begun to leave is no longer ours to drop
             while len(flow.frames) > keep and self._over(flow, size):
                 dropped += self._drop(flow, keep)
-        if self._over(flow, size) and flow.frames:
-            flow.lost += frame.messages
+        if self._over(flow, size):
+            self.lose(flow, frame.messages + frame.lost, unknown=frame.lost_unknown)
             return dropped + frame.messages
         self._append(flow, frame)
         return dropped
+
+    def lose(self, flow: Flow, messages: int, *, unknown: bool = False) -> None:
+        """Messages that will not come, behind everything that waits in the flow."""
+        if not flow:
+            if not flow.kept and len(self._flows) > MAX_LOSSES:
+                del self._flows[flow.key]
+                flow = self.open(("", ""))
+            if not flow:
+                self._active.append(flow)
+        flow.lost += messages
+        flow.lost_unknown = flow.lost_unknown or unknown
 
     def discard(self, key: Hashable) -> int:
         """Drop a flow and what waits in it; return the messages that went with it."""
@@ -132,32 +181,36 @@ class Outbox:
         if flow is None:
             return 0
         self.bytes -= flow.bytes
-        gone = sum(frame.messages for frame in flow.frames)
-        flow.frames.clear()
-        flow.bytes = 0
-        if flow in self._active:
+        if flow:
             self._active.remove(flow)
-        return gone
+        return sum(frame.messages for frame in flow.frames)
 
-    def withdraw(self, key: Hashable, frame: Frame) -> None:
-        """Take back a frame that has not begun to leave, if it is still here."""
+    def withdraw(self, key: Hashable, frame: Frame) -> bool:
+        """Take back a frame that has not left, or not in full: False if it has."""
         flow = self._flows.get(key)
-        if flow is None or frame.sent:
-            return
-        for at, waiting in enumerate(flow.frames):
-            if waiting is frame:
-                del flow.frames[at]
-                self._uncount(flow, frame)
-                if not flow.frames and not flow.kept:
-                    del self._flows[key]
-                return
-
-    def unsent(self) -> Iterator[Frame]:
-        """Every frame in a flow of which no byte has left."""
-        for flow in self._flows.values():
-            for frame in flow.frames:
-                if not frame.sent:
-                    yield frame
+        if frame.deadline == WITHDRAWN:
+            return True
+        if flow is None or (frame.sent and not (flow.offset and flow.frames[0] is frame)):
+            return False
+        if frame.sent:
+            flow.offset = 0
+            self._pop(flow)
+            frame.deadline = WITHDRAWN
+        else:  # an empty frame holds its place until its turn comes, or until half of those that wait are such
+            flow.bytes -= cost(frame)
+            self.bytes -= cost(frame)
+            kind = frame.kind
+            vars(frame).clear()
+            frame.kind, frame.deadline = kind, WITHDRAWN
+            flow.withdrawn += 1
+            if flow.withdrawn * 2 > len(flow.frames):
+                flow.frames = deque(waiting for waiting in flow.frames if waiting.deadline != WITHDRAWN)
+                flow.withdrawn = 0
+        if not flow:
+            self._active.remove(flow)
+            if not flow.kept:
+                del self._flows[key]
+        return True
 
     def flows(self) -> Iterator[Flow]:
         """Every flow there is."""
@@ -174,30 +227,26 @@ class Outbox:
         size = 0
         while self._urgent and size < limit:
             frame = self._urgent.popleft()
-            cost = len(frame.body) + FRAME_COST
-            self.urgent_bytes -= cost
-            size += cost
+            self.urgent_bytes -= cost(frame)
+            size += cost(frame)
             frame.sent = True
             out.append(frame)
-        for (topic, group), messages in self._losses.items():
-            out.append(Frame(Kind.LOST, address=topic, group=group, count=messages))
-        self._losses.clear()
         active = self._active
         while active and size < limit:
             flow = active[0]
-            flow.deficit = min(flow.deficit + QUANTUM, QUANTUM)
+            if flow.deficit <= 0:
+                flow.deficit += QUANTUM  # once a turn, however many takes the turn lasts
             while flow.frames and flow.deficit > 0 and size < limit:
                 head = self._next(flow, now)
                 if head is not None:
-                    cost = len(head.body) + FRAME_COST
-                    flow.deficit -= cost
-                    size += cost
+                    flow.deficit -= cost(head)
+                    size += cost(head)
                     out.append(head)
             if not flow.frames:
                 active.popleft()
                 flow.deficit = 0
-                if flow.lost or flow.lost_unknown:
-                    self._tell_lost(flow, out)
+                if flow:
+                    out.append(self._notice(flow))
                 if not flow.kept:
                     del self._flows[flow.key]
             elif flow.deficit <= 0:
@@ -207,29 +256,28 @@ class Outbox:
         return out
 
     def _append(self, flow: Flow, frame: Frame) -> None:
-        if not flow.frames:
+        if not flow:
             self._active.append(flow)
+        elif flow.lost or flow.lost_unknown:
+            frame.lost += flow.lost
+            frame.lost_unknown = frame.lost_unknown or flow.lost_unknown
+            flow.lost, flow.lost_unknown = 0, False
         flow.frames.append(frame)
-        size = len(frame.body) + FRAME_COST
-        flow.bytes += size
-        self.bytes += size
-
-    def _uncount(self, flow: Flow, frame: Frame) -> None:
-        size = len(frame.body) + FRAME_COST
-        flow.bytes -= size
-        self.bytes -= size
-        if not flow.frames:
-            self._active.remove(flow)
-            flow.deficit = 0
+        flow.bytes += cost(frame)
+        self.bytes += cost(frame)
 
     def _over(self, flow: Flow, size: int) -> bool:
-        return flow.bytes + size > flow.limit or self.bytes + size > self.limit
+        """Whether ``size`` more bytes are too many; one frame always fits into an empty flow of an empty outbox."""
+        return bool((flow.frames and flow.bytes + size > flow.limit) or (self.bytes and self.bytes + size > self.limit))
 
     def _drop(self, flow: Flow, at: int) -> int:
         frame = flow.frames[at]
         del flow.frames[at]
-        self._uncount(flow, frame)
-        flow.lost += frame.messages + frame.lost
+        flow.bytes -= cost(frame)
+        self.bytes -= cost(frame)
+        heir = flow.frames[at] if at < len(flow.frames) else flow
+        heir.lost += frame.messages + frame.lost
+        heir.lost_unknown = heir.lost_unknown or frame.lost_unknown
         return frame.messages
 
     def _next(self, flow: Flow, now: float) -> Frame | None:
@@ -237,16 +285,17 @@ class Outbox:
         frame = flow.frames[0]
         offset = flow.offset
         if not offset:
+            if frame.deadline == WITHDRAWN:
+                flow.frames.popleft()
+                flow.withdrawn -= 1
+                return None
             if frame.deadline != math.inf:
                 if frame.deadline <= now:
                     self._pop(flow)
+                    frame.deadline = WITHDRAWN
                     return None
                 frame.remaining_ms = max(1, math.ceil((frame.deadline - now) * 1000))
             frame.sent = True
-            if flow.lost or flow.lost_unknown:
-                frame.lost += flow.lost
-                frame.lost_unknown = frame.lost_unknown or flow.lost_unknown
-                flow.lost, flow.lost_unknown = 0, False
         if len(frame.body) <= PART_BYTES:
             self._pop(flow)
             return frame
@@ -256,6 +305,7 @@ class Outbox:
         if offset:
             part = Frame(Kind.PART, id=frame.id, body=piece)
             part.more = more
+            part.whole = None if more else frame
         else:
             part = frame.copy(body=piece, more=True, total=len(frame.body))
         if not more:
@@ -264,26 +314,16 @@ class Outbox:
 
     def _pop(self, flow: Flow) -> None:
         frame = flow.frames.popleft()
-        size = len(frame.body) + FRAME_COST
-        flow.bytes -= size
-        self.bytes -= size
+        flow.bytes -= cost(frame)
+        self.bytes -= cost(frame)
 
-    def _lose(self, flow: Flow, messages: int) -> None:
-        """Dropped with nothing queued behind it: a flow that stays remembers it, others tell it at once."""
-        if flow.kept:
-            flow.lost += messages
-            return
-        self._flows.pop(flow.key, None)
-        key = flow.key if isinstance(flow.key, tuple) else ("", "")
-        if key not in self._losses and len(self._losses) >= MAX_LOSSES:
-            key = ("", "")
-        self._losses[key] = self._losses.get(key, 0) + messages
-
-    def _tell_lost(self, flow: Flow, out: list[Frame]) -> None:
-        """The queue ran empty with losses untold (the newest were dropped): a notice without a message tells them."""
-        if isinstance(flow.key, tuple):
-            topic, group = flow.key
-            out.append(Frame(Kind.LOST, address=topic, group=group, count=flow.lost))
+    @staticmethod
+    def _notice(flow: Flow) -> Frame:
+        """The flow ran empty with losses untold: a frame without a message tells them."""
+        topic = flow.topic
+        if topic is None:
+            notice = Frame(Kind.EVENT, id=flow.key, lost=flow.lost, lost_unknown=flow.lost_unknown)
         else:
-            out.append(Frame(Kind.EVENT, id=flow.key, lost=flow.lost, lost_unknown=flow.lost_unknown))
+            notice = Frame(Kind.LOST, address=topic[0], group=topic[1], count=flow.lost)
         flow.lost, flow.lost_unknown = 0, False
+        return notice

@@ -23,8 +23,7 @@ class PartsError(ValueError):
 class _Assembly:
     frame: Frame
     total: int
-    have: int = 0
-    pieces: list[bytes] = field(default_factory=list)
+    body: bytearray = field(default_factory=bytearray)
 
 
 class Assembler:
@@ -32,7 +31,7 @@ class Assembler:
 
     Args:
         max_body: Most bytes one body may have.
-        max_bytes: Most bytes all unfinished bodies may hold together.
+        max_bytes: Most bytes all unfinished bodies may hold together; what has come is held, never what was announced.
     """
 
     def __init__(self, *, max_body: int, max_bytes: int = 64 * MiB) -> None:
@@ -52,26 +51,30 @@ class Assembler:
         assembly = self._open.get(frame.id)
         if assembly is None:
             return None  # its call was cancelled meanwhile: ordinary
-        size = len(frame.body)
-        assembly.have += size
-        self._held += size
+        body = assembly.body
+        self._held += len(frame.body)
+        have = len(body) + len(frame.body)
         if self._held > self._max_bytes:
             raise PartsError(f"parts: more than {self._max_bytes} bytes of unfinished bodies")
-        if assembly.have > assembly.total or frame.more == (assembly.have == assembly.total):
-            raise PartsError(f"parts: {assembly.have} bytes came, {assembly.total} were announced")
-        assembly.pieces.append(frame.body)
+        if have > assembly.total or frame.more == (have == assembly.total):
+            raise PartsError(f"parts: {have} bytes came, {assembly.total} were announced")
+        if not frame.body:
+            raise PartsError("parts: an empty one")
+        body += frame.body
         if frame.more:
             return None
         self.forget(frame.id)
-        whole = assembly.frame.copy(body=b"".join(assembly.pieces))
+        whole = assembly.frame.copy(body=bytes(body))
         del whole.__dict__["more"], whole.__dict__["total"]
+        if frame.seq:
+            whole.seq = frame.seq
         return whole
 
     def forget(self, id: int) -> None:
         """Drop what came of this body; its further parts are ignored."""
         assembly = self._open.pop(id, None)
         if assembly is not None:
-            self._held -= assembly.have
+            self._held -= len(assembly.body)
 
     def _begin(self, frame: Frame) -> None:
         if frame.total > self._max_body:
@@ -80,4 +83,4 @@ class Assembler:
             raise PartsError(f"parts: id {frame.id} is already under way")
         if len(self._open) >= MAX_OPEN:
             raise PartsError(f"parts: more than {MAX_OPEN} bodies under way")
-        self._open[frame.id] = _Assembly(frame, frame.total)
+        self._open[frame.id] = _Assembly(frame.copy(body=b""), frame.total)

@@ -14,12 +14,17 @@ TICK = 0.01
 """Resolution in seconds; nothing fires early, nothing more than a tick late."""
 
 
+SLACK = 1024
+"""Emptied ticks that may always stay."""
+
+
 class Timers:
     """Things with a deadline, each at most once.
 
     Invariants:
         - every thing in a tick's set maps back to that tick
-        - every non-empty tick is in the heap (the heap may hold emptied ones)
+        - the heap holds every tick that has a set, emptied ones too
+        - emptied ticks are swept before they outnumber things: far deadlines leave nothing behind
     """
 
     def __init__(self) -> None:
@@ -46,6 +51,8 @@ class Timers:
         tick = self._where.pop(thing, None)
         if tick is not None:
             del self._ticks[tick][thing]
+            if len(self._ticks) > 2 * len(self._where) + SLACK:
+                self._sweep()
 
     def next_deadline(self) -> float | None:
         """When :meth:`due` next has something to say, or None."""
@@ -62,3 +69,7 @@ class Timers:
                 del self._where[thing]
             fired.extend(things)
         return fired
+
+    def _sweep(self) -> None:
+        self._ticks = {tick: things for tick, things in self._ticks.items() if things}
+        self._heap = sorted(self._ticks)

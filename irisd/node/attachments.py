@@ -13,6 +13,7 @@ from irisd.node.records import Records
 from irisd.router.names import BadName, valid_cluster, valid_filter
 
 ALL_PATTERNS = Pattern.REQUEST | Pattern.PUSH | Pattern.BROADCAST | Pattern.SURVEY | Pattern.TUNNEL
+_WHEN_FULL = frozenset({0, *WhenFull})
 MAX_CONCURRENCY = 65_536
 MAX_APP_NAME = 64
 
@@ -70,7 +71,6 @@ class Attachments:
     def detach(self, app: App) -> None:
         """An app is gone, with everything it stood for."""
         self._core.apps.pop(app.id, None)
-        self._records.app_gone(app)
         for id in list(app.members):
             self._leave(app, id)
         for id in list(app.subscriptions):
@@ -83,8 +83,8 @@ class Attachments:
             self._calls.remove_member(member)
             self._claim_cluster(member.cluster)
         for subscription in app.subscriptions.values():
-            if subscription.group:
-                self._events.remove(subscription)
+            if subscription.group:  # the others of the group have it from now on; what waits here may still leave
+                self._events.withdraw(subscription)
                 self._count(subscription, -1)
 
     def join(self, app: App, frame: Frame) -> None:
@@ -95,13 +95,13 @@ class Attachments:
         except BadName as error:
             core.fail(app.id, frame.id, Code.INVALID, str(error))
             return
-        if any(member.cluster == cluster for member in app.members.values()):
+        if any(member.app is app for member in self._calls.members(cluster)):
             core.fail(app.id, frame.id, Code.INVALID, f"this app serves {cluster!r} already")
         elif not frame.patterns or frame.patterns & ~ALL_PATTERNS:
             core.fail(app.id, frame.id, Code.INVALID, "patterns: state at least one, and only known ones")
         elif not 1 <= frame.concurrency <= MAX_CONCURRENCY:
             core.fail(app.id, frame.id, Code.INVALID, f"concurrency: 1 to {MAX_CONCURRENCY}, not {frame.concurrency}")
-        elif self._too_many(app, frame) or app.draining:
+        elif self._refused(app, frame):
             return
         else:
             member = Member(app, frame.id, cluster, frame.patterns, frame.concurrency)
@@ -115,7 +115,7 @@ class Attachments:
         """LEAVE: calls in flight may still be answered."""
         if frame.id in app.members:
             self._leave(app, frame.id)
-            self._core.urgent(app, Frame(Kind.DONE, id=frame.id))
+            self._core.answer(app.id, Frame(Kind.DONE, id=frame.id))
 
     def subscribe(self, app: App, frame: Frame) -> None:
         """SUBSCRIBE to the topics a filter matches, alone or as a group."""
@@ -126,7 +126,10 @@ class Attachments:
         except BadName as error:
             core.fail(app.id, frame.id, Code.INVALID, str(error))
             return
-        if self._events.refuse_block(app, frame) or self._too_many(app, frame) or app.draining:
+        if frame.when_full not in _WHEN_FULL:
+            core.fail(app.id, frame.id, Code.INVALID, f"when_full: {frame.when_full} is none of its values")
+            return
+        if self._events.refuse_block(app, frame) or self._refused(app, frame):
             return
         limit = min(frame.max_bytes or core.settings.max_subscription, core.settings.max_subscription)
         flow = app.outbox.open(frame.id, limit=limit, when_full=frame.when_full or WhenFull.DROP_OLDEST)
@@ -140,7 +143,7 @@ class Attachments:
         """UNSUBSCRIBE: what still waits is dropped."""
         if frame.id in app.subscriptions:
             self._unsubscribe(app, frame.id)
-            self._core.urgent(app, Frame(Kind.DONE, id=frame.id))
+            self._core.answer(app.id, Frame(Kind.DONE, id=frame.id))
 
     def withdraw_all(self) -> None:
         """The daemon drains: peers must send no new work here."""
@@ -151,11 +154,13 @@ class Attachments:
 
     def _leave(self, app: App, id: int) -> None:
         member = app.members.pop(id)
+        self._records.ended(app, id)
         self._calls.remove_member(member)
         self._claim_cluster(member.cluster)
 
     def _unsubscribe(self, app: App, id: int) -> None:
         subscription = app.subscriptions.pop(id)
+        self._records.ended(app, id)
         self._events.remove(subscription)
         if not (app.draining and subscription.group):  # draining has withdrawn it already
             self._count(subscription, -1)
@@ -175,7 +180,12 @@ class Attachments:
             patterns |= member.patterns
         self._records.claim(Claim(len(members), cluster=cluster, patterns=patterns))
 
-    def _too_many(self, app: App, frame: Frame) -> bool:
+    def _refused(self, app: App, frame: Frame) -> bool:
+        """Whether the app may not claim anything more; it has been told."""
+        if app.draining or self._core.draining:
+            what = "this app has said GOODBYE" if app.draining else "the daemon is shutting down"
+            self._core.fail(app.id, frame.id, Code.MEMBER_LOST, f"{what}: it takes no new work")
+            return True
         limit = self._core.settings.max_claims
         if len(app.members) + len(app.subscriptions) < limit:
             return False

@@ -8,23 +8,16 @@ elsewhere; after ``sent`` only an idempotent request is.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable
 
-from irisd.flow.outbox import FRAME_COST, REQUESTS
-from irisd.model import Code, Executed, Frame, Kind, NodeId, Pattern
+from irisd.flow.outbox import REQUESTS
+from irisd.model import Code, Executed, Frame, Kind, NodeId
 from irisd.node.core import Core
 from irisd.node.endpoints import App, Endpoint, Member, Peer
+from irisd.node.waiting import PATTERN, Waiting
 from irisd.router import Call, CallState, least_outstanding
 from irisd.router.names import BadName, parse_address
 
-PATTERN = {
-    Kind.REQUEST: Pattern.REQUEST,
-    Kind.PUSH: Pattern.PUSH,
-    Kind.TUNNEL: Pattern.TUNNEL,
-    Kind.BROADCAST: Pattern.BROADCAST,
-    Kind.SURVEY: Pattern.SURVEY,
-}
 NAME = {
     Kind.REQUEST: "requests",
     Kind.PUSH: "pushes",
@@ -39,27 +32,6 @@ ELSEWHERE = frozenset({Code.OVERLOADED, Code.MEMBER_LOST, Code.NO_MEMBER, Code.N
 """Failures another node may not share."""
 
 
-class Waiting:
-    """Calls of one cluster that wait at this node for a free slot; bounded in bytes."""
-
-    def __init__(self) -> None:
-        self.calls: deque[Call] = deque()
-        self.bytes = 0
-
-    def push(self, call: Call) -> None:
-        self.calls.append(call)
-        self.bytes += len(call.frame.body) + FRAME_COST
-
-    def remove(self, call: Call) -> None:
-        self.calls.remove(call)
-        self.bytes -= len(call.frame.body) + FRAME_COST
-
-    def pop(self) -> Call:
-        call = self.calls.popleft()
-        self.bytes -= len(call.frame.body) + FRAME_COST
-        return call
-
-
 class Calls:
     """All calls with one target. ``opened`` is told when a tunnel's member accepts."""
 
@@ -68,6 +40,7 @@ class Calls:
         self._accepted = accepted
         self._members: dict[str, list[Member]] = {}
         self._waiting: dict[str, Waiting] = {}
+        self._holders: dict[Call, Member] = {}  # whose slot a call has
 
     # -- members of this node's own clusters
 
@@ -78,23 +51,31 @@ class Calls:
     def add_member(self, member: Member) -> None:
         """A member takes work from now on."""
         self._members.setdefault(member.cluster, []).append(member)
+        member.taking = True
         self._feed(member)
 
     def remove_member(self, member: Member) -> None:
         """A member takes no new work; what it has may still be answered."""
-        members = self._members.get(member.cluster, [])
-        if member in members:
-            members.remove(member)
+        if not member.taking:
+            return
+        member.taking = False
+        members = self._members[member.cluster]
+        members.remove(member)
+        patterns = 0
+        for other in members:
+            patterns |= other.patterns
+        waiting = self._waiting.get(member.cluster)
         if not members:
-            self._members.pop(member.cluster, None)
-            waiting = self._waiting.pop(member.cluster, None)
-            for call in waiting.calls if waiting else ():
-                self._failed(call, Code.NO_MEMBER, Executed.NO, f"no member of {call.cluster!r} is left on its node")
+            del self._members[member.cluster]
+            self._waiting.pop(member.cluster, None)
+        code = Code.NOT_SUPPORTED if members else Code.NO_MEMBER
+        for call in waiting.hopeless(patterns) if waiting else ():
+            self._failed(call, code, Executed.NO, f"no member of {call.cluster!r} that handles it is left on its node")
 
     @property
     def waiting(self) -> int:
         """Calls that wait for a slot."""
-        return sum(len(waiting.calls) for waiting in self._waiting.values())
+        return sum(map(len, self._waiting.values()))
 
     # -- a call comes in
 
@@ -113,8 +94,7 @@ class Calls:
         core.timers.add(call, deadline)
         core.counters[f"calls.{NAME[Kind(frame.kind)]}"] += 1
         if call.origin:
-            if isinstance(source, App):
-                frame.member = source.member_name
+            frame.member, frame.hops = core.label(source.id), 0
             self._dispatch(call)
         else:
             self._hand(call)
@@ -129,7 +109,7 @@ class Calls:
         untried = [node for node in able if node not in call.tried]
         if not untried:
             if call.attempts:
-                self._end(call, Code.MEMBER_LOST, self._executed(call), "every member that could be tried was lost")
+                self._end(call, Code.MEMBER_LOST, call.executed, "every member that could be tried was lost")
             elif serving:
                 self._end(
                     call,
@@ -145,7 +125,7 @@ class Calls:
             if node == own:
                 under_way = sum(member.outstanding for member in self.members(call.cluster))
                 waiting = self._waiting.get(call.cluster)
-                under_way += len(waiting.calls) if waiting else 0
+                under_way += len(waiting) if waiting else 0
             else:
                 under_way = core.peers[node].outstanding.get(call.cluster, 0)
             return under_way / serving[node].members
@@ -158,7 +138,7 @@ class Calls:
             self._hand(call)
             return
         peer = core.peers[node]
-        if not peer.outbox.fits(len(call.frame.body), core.settings.peer_outbox):
+        if not peer.outbox.fits(call.frame, core.settings.peer_outbox):
             core.drop("peer-outbox-full")
             call.tried.add(node)
             self._failed(call, Code.OVERLOADED, Executed.NO, f"the queue towards {peer.info.name} is full")
@@ -181,14 +161,10 @@ class Calls:
             free = able  # a tunnel is bounded by its window, and lives long: it takes no slot
         member = least_outstanding(free, lambda m: m.load, self._core.rng)
         if member is not None:
-            if member.app.outbox.fits(len(call.frame.body), self._core.settings.app_outbox):
-                self._give_member(call, member)
-            else:
-                self._core.drop("app-outbox-full")
-                self._failed(call, Code.OVERLOADED, Executed.NO, f"the queue towards {member.app.member_name} is full")
+            self._give_member(call, member)
             return
         waiting = self._waiting.setdefault(call.cluster, Waiting())
-        if waiting.bytes + len(call.frame.body) > self._core.settings.request_queue:
+        if not waiting.fits(call.frame, self._core.settings.request_queue):
             self._core.drop("request-queue-full")
             self._failed(call, Code.OVERLOADED, Executed.NO, f"the queue of {call.cluster!r} at its node is full")
             return
@@ -197,8 +173,13 @@ class Calls:
         self._queued(call)
 
     def _give_member(self, call: Call, member: Member) -> None:
+        if not member.app.outbox.fits(call.frame, self._core.settings.app_outbox):
+            self._core.drop("app-outbox-full")
+            self._failed(call, Code.OVERLOADED, Executed.NO, f"the queue towards {member.app.member_name} is full")
+            return
         if call.frame.kind != Kind.TUNNEL:
             member.outstanding += 1
+            self._holders[call] = member
         self._queued(call)
         self._give(call, member.app)
 
@@ -259,17 +240,16 @@ class Calls:
 
     def cancel(self, source: Endpoint, call: Call) -> None:
         """The opener no longer wants it: out of the queue, or on to whoever has it."""
-        executed = Executed.MAYBE if call.may_have_run else Executed.NO
         self._stop(call)
         self._forget(call)
-        word = "running" if call.may_have_run else "dequeued"
+        executed = call.executed
+        word = "dequeued" if executed is Executed.NO else "running"
         self._core.fail(source.id, call.source_id, Code.CANCELLED, word, executed)
 
     def expired(self, call: Call) -> None:
         """The deadline passed before an answer came."""
-        executed = self._executed(call)
         self._stop(call)
-        self._end(call, Code.DEADLINE_EXCEEDED, executed, f"no answer from {call.cluster!r} in time")
+        self._end(call, Code.DEADLINE_EXCEEDED, call.executed, f"no answer from {call.cluster!r} in time")
 
     def source_gone(self, call: Call) -> None:
         """Whoever asked has left; a push already accepted goes on."""
@@ -280,12 +260,15 @@ class Calls:
 
     def target_gone(self, call: Call, target: Endpoint) -> None:
         """Whoever had it has left. Unsent means not run."""
+        executed = call.executed
+        call.target, call.state, call.attempt = None, CallState.WAITING, None
         if isinstance(target, Peer):
             self._count_down(target, call.cluster)
-        executed = self._executed(call)
-        call.target, call.state = None, CallState.WAITING
+        elif (holder := self._holders.pop(call, None)) is not None:
+            holder.outstanding -= 1
         if call.cancelled:
             return
+        call.exposed = executed is not Executed.NO
         if isinstance(target, App):
             call.tried.add(target.id)
             if self._another(call) and (executed is Executed.NO or self._may_repeat(call)):
@@ -303,31 +286,31 @@ class Calls:
     def _may_repeat(self, call: Call) -> bool:
         return call.frame.idempotent and call.attempts < self._core.settings.attempts
 
-    def _executed(self, call: Call) -> Executed:
-        return Executed.MAYBE if call.may_have_run else Executed.NO
-
     def _stop(self, call: Call) -> None:
         """Take it back if it has not left; else tell whoever has it."""
         if call.state is CallState.WAITING:
             waiting = self._waiting.get(call.cluster)
-            if waiting is not None and call in waiting.calls:
+            if waiting is not None:
                 waiting.remove(call)
             return
         target = self._core.endpoint(call.target) if call.target is not None else None
         if target is None or call.attempt is None:
             return
+        taken_back = target.outbox.withdraw(REQUESTS, call.attempt)
         if call.attempt.sent:
             self._core.urgent(target, Frame(Kind.CANCEL, id=call.target_id))
-            if isinstance(target, App):
-                call.cancelled = True  # its slot stays taken until the handler has ended
-                return
-        else:
-            target.outbox.withdraw(REQUESTS, call.attempt)
+        if taken_back:  # its first parts may have left, but no handler can have had it
+            call.attempt = None
+        elif isinstance(target, App):
+            call.cancelled = True  # its slot stays taken until the handler has ended
+            return
         target.given.pop(call.target_id, None)
         self._released(call)
 
     def _failed(self, call: Call, code: int, executed: Executed, detail: str, frame: Frame | None = None) -> None:
         """One attempt failed: try elsewhere if that is safe and useful, else the call has failed."""
+        call.attempt = None
+        call.exposed = call.exposed or executed is not Executed.NO
         again = executed is Executed.NO or (call.frame.idempotent and code == Code.MEMBER_LOST)
         if (
             call.origin
@@ -337,8 +320,6 @@ class Calls:
             and call.attempts < self._core.settings.attempts
             and self._untried(call)
         ):
-            if executed is Executed.NO:
-                call.attempt = None
             self._core.counters["calls.retried"] += 1
             self._dispatch(call)
             return
@@ -351,10 +332,12 @@ class Calls:
 
     def _end(self, call: Call, code: int, executed: Executed, detail: str, frame: Frame | None = None) -> None:
         self._forget(call)
+        if executed is Executed.NO:
+            executed = call.executed  # of all attempts
         if call.source_id == ACCEPTED:
             self._core.drop("push-lost")
         elif frame is not None:
-            self._core.answer(call.source, frame.copy(id=call.source_id))
+            self._core.answer(call.source, frame.copy(id=call.source_id, executed=executed))
         else:
             self._core.fail(call.source, call.source_id, Code(code), detail, executed)
 
@@ -376,22 +359,18 @@ class Calls:
         target.given.pop(call.target_id, None)
         if isinstance(target, Peer):
             self._count_down(target, call.cluster)
-        elif isinstance(target, App) and call.frame.kind != Kind.TUNNEL:
-            for member in target.members.values():
-                if member.cluster == call.cluster:
-                    member.outstanding -= 1
-                    if not target.draining:
-                        self._feed(member)
-                    break
+        elif (holder := self._holders.pop(call, None)) is not None:
+            holder.outstanding -= 1
+            self._feed(holder)
 
     def _feed(self, member: Member) -> None:
         """A slot is free: hand it what waits."""
         waiting = self._waiting.get(member.cluster)
-        while waiting and waiting.calls and member.outstanding < member.concurrency:
-            if not member.patterns & PATTERN[Kind(waiting.calls[0].frame.kind)]:
-                break
-            call = waiting.pop()
-            if call.deadline > self._core.now:
+        while waiting is not None and member.taking and member.outstanding < member.concurrency:
+            call = waiting.pop(member.patterns)
+            if call is None:
+                return
+            if call.deadline > self._core.now:  # else its timer answers
                 self._give_member(call, member)
 
     @staticmethod

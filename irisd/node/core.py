@@ -9,7 +9,7 @@ from random import Random
 
 from irisd.effects import Detach, Effect, Fact, Unlink, Wake
 from irisd.flow import Ledger, Timers
-from irisd.flow.outbox import REPLIES
+from irisd.flow.outbox import FRAME_COST, REPLIES, cost
 from irisd.model import PART_BYTES, AttachmentId, Code, Destination, Executed, Frame, Kind, MiB, NodeId
 from irisd.node.endpoints import App, Endpoint, Peer
 from irisd.registry import OwnRecord, Registry
@@ -81,6 +81,7 @@ class Core:
         self.timers = Timers()
         self.counters: Counter[str] = Counter()
         self.draining = False
+        self.evicted: list[App] = []
         self._effects: list[Effect] = []
         self._woken: dict[Destination, None] = {}
 
@@ -126,24 +127,45 @@ class Core:
         endpoint.outbox.put(key, frame)
         self.wake(endpoint)
 
-    def answer(self, destination: Destination, frame: Frame) -> None:
-        """Send what ends or answers a call; a neighbour that left no longer cares."""
+    def answer(self, destination: Destination, frame: Frame, *, last: bool = False) -> None:
+        """Send what ends or answers a call; a neighbour that left no longer cares.
+
+        An answer that would fill its queue beyond the bound becomes an error that says so.
+
+        Args:
+            last: It must not overtake earlier answers of its call.
+        """
         endpoint = self.endpoint(destination)
         if endpoint is None:
             return
-        if len(frame.body) > PART_BYTES:
+        outbox = endpoint.outbox
+        waiting, waiting_bytes = outbox.queued(REPLIES)
+        limit = self.settings.app_outbox if isinstance(endpoint, App) else self.settings.peer_outbox
+        held = waiting_bytes + outbox.urgent_bytes
+        if held and cost(frame) > FRAME_COST and held + cost(frame) > limit:  # one always fits, and so do bare words
+            self.drop("answer-queue-full")
+            frame = Frame(
+                Kind.ERROR,
+                id=frame.id,
+                code=Code.OVERLOADED,
+                executed=Executed.YES,
+                member=frame.member,
+                detail="the answer did not fit into the queue towards its caller",
+            )
+        if len(frame.body) > PART_BYTES or (last and waiting):
             self.send(endpoint, REPLIES, frame)
-        else:
-            self.urgent(endpoint, frame)
-            if endpoint.outbox.urgent_bytes > self.settings.app_outbox and isinstance(endpoint, App):
-                self.check_reading(endpoint)
+            return
+        self.urgent(endpoint, frame)
+        if outbox.urgent_bytes > limit and isinstance(endpoint, App):
+            self._check_reading(endpoint)
 
-    def check_reading(self, app: App) -> None:
+    def _check_reading(self, app: App) -> None:
         """An app that lets its answers lie is detached: in time, or at once when they grow out of bounds."""
         waited = self.now - app.last_taken
         far_over = app.outbox.urgent_bytes > 4 * self.settings.app_outbox
-        if far_over or waited > self.settings.not_reading_timeout:
+        if (far_over or waited > self.settings.not_reading_timeout) and app not in self.evicted:
             self.emit(Detach(app.id, "RESOURCE_EXHAUSTED", f"not-reading: what was sent lay unread for {waited:.0f} s"))
+            self.evicted.append(app)
 
     def fail(
         self,
@@ -154,12 +176,13 @@ class Core:
         executed: Executed = Executed.NO,
         *,
         member: str = "",
+        last: bool = False,
     ) -> None:
         """Answer a call with an error."""
         frame = Frame(Kind.ERROR, id=id, code=code, executed=executed, detail=detail)
         if member:
             frame.member = member
-        self.answer(destination, frame)
+        self.answer(destination, frame, last=last)
 
     def deadline_of(self, frame: Frame) -> float | None:
         """When a frame's time is up; None if it states none, which is refused where one is due."""

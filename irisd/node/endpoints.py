@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from irisd.flow import Assembler, Flow, Outbox
-from irisd.model import AttachmentId, Destination, NodeId, PeerInfo
+from irisd.model import AttachmentId, Claim, Destination, Frame, NodeId, PeerInfo
 from irisd.router import Call, Gather, Tunnel
 
 UnderWay = Call | Gather | Tunnel
@@ -43,13 +43,17 @@ class Peer(Endpoint):
 
     id: NodeId
 
-    def __init__(self, info: PeerInfo, *, first_id: int, outbox_limit: float, max_body: int, now: float) -> None:
+    def __init__(self, info: PeerInfo, *, first_id: int, outbox_limit: int, max_body: int, now: float) -> None:
         super().__init__(info.node_id, first_id=first_id, outbox_limit=outbox_limit, max_body=max_body)
+        # all its topics may be between two parts at once, and a call and a reply besides
+        self.assembler = Assembler(max_body=max_body, max_bytes=outbox_limit + 3 * max_body)
         self.info = info
         self.since = now
         self.outstanding: dict[str, int] = {}  # calls under way there, by cluster
         self.acknowledged = 0  # version of our record it holds
+        self.pieces: list[Claim] | None = None  # what has come of its whole record
         self.synced = False  # its whole record is here
+        self.change: Frame | None = None  # the last RECORD towards it; one that still waits takes up the next claim
 
 
 @dataclass(slots=True, eq=False)
@@ -62,6 +66,7 @@ class Member:
     patterns: int
     concurrency: int
     outstanding: int = 0
+    taking: bool = False  # new work
 
     @property
     def load(self) -> float:
@@ -105,4 +110,3 @@ class Syncing:
     app: App
     id: int
     version: int
-    peers: set[NodeId]

@@ -34,9 +34,13 @@ class Events:
         """A local subscription takes messages from now on."""
         self._index.add(subscription.filter, subscription)
 
+    def withdraw(self, subscription: Subscription) -> None:
+        """A local subscription takes no more messages; what waits for it may still leave."""
+        self._index.remove(subscription.filter, subscription)
+
     def remove(self, subscription: Subscription) -> None:
         """A local subscription has ended; what still waits for it is dropped."""
-        self._index.remove(subscription.filter, subscription)
+        self.withdraw(subscription)
         dropped = subscription.app.outbox.discard(subscription.id)
         if dropped:
             self._core.drop("unsubscribed", dropped)
@@ -73,34 +77,36 @@ class Events:
 
     def _send(self, app: App, peer: Peer, frame: Frame, topic: str, group: str) -> None:
         flow = peer.outbox.open((topic, group), limit=self._core.settings.topic_queue, when_full=WhenFull.DROP_OLDEST)
-        id = peer.next_id() if len(frame.body) > PART_BYTES else 0
-        copy = frame.copy(id=id, hops=frame.hops + 1)
+        message = _message(Kind.PUBLISH, frame, topic)
+        if len(frame.body) > PART_BYTES:
+            message.id = peer.next_id()
         if group:
-            copy.group = group
-        dropped = peer.outbox.offer(flow, copy)
+            message.group = group
+        dropped = peer.outbox.offer(flow, message)
         if dropped:
             self._core.drop("topic-queue-full", dropped)
             app.lost += dropped
         self._core.wake(peer)
 
     def number(self, peer: Peer, frames: list[Frame]) -> None:
-        """Publishes leave towards a peer: number them, remember them until acknowledged."""
+        """Publishes have left towards a peer to the last byte: number them, remember them until acknowledged."""
         ledger = self._core.ledgers[peer.id]
         for frame in frames:
-            if frame.kind == Kind.PUBLISH:
-                told = frame.messages + frame.lost  # losses it carries are lost with it
-                frame.seq = ledger.sending((frame.address, frame.group), told)
+            if frame.more:
+                continue
+            whole = frame.whole or frame
+            if whole.kind == Kind.PUBLISH:  # losses it carries are lost with it
+                frame.seq = ledger.sending((whole.address, whole.group), whole.messages + whole.lost)
+            elif whole.kind == Kind.LOST:
+                frame.seq = ledger.sending((whole.address, whole.group), whole.count)
 
     def link_lost(self, peer: Peer) -> None:
         """What waited for a peer whose link broke is lost; it is told when the link is back."""
         ledger = self._core.ledgers[peer.id]
         for flow in peer.outbox.flows():
-            if not isinstance(flow.key, tuple) or flow.key[0] == "tunnel":
-                continue
-            # a frame that has begun to leave in parts has its number, and the ledger has its messages
-            lost = flow.lost + sum(frame.messages + frame.lost for frame in flow.frames if not frame.sent)
-            if lost:
-                ledger.lose(flow.key, lost)
+            lost = flow.lost + sum(frame.messages + frame.lost for frame in flow.frames)
+            if lost and flow.topic is not None:
+                ledger.lose(flow.topic, lost)
                 self._core.drop("link-lost", lost)
 
     # -- in
@@ -124,24 +130,35 @@ class Events:
         if last is not None:
             self._core.urgent(peer, Frame(Kind.PUBLISH_ACK, count=last))
 
-    def lost(self, frame: Frame) -> None:
+    def lost(self, peer: Peer, frame: Frame) -> None:
         """A peer says what never reached this node. Without a topic: some of every topic."""
+        if not self._core.ledgers[peer.id].receive(frame.seq):
+            self._core.drop("duplicate", frame.count)
+            return
         self._note_lost(frame.address, frame.group, frame.count, unknown=not frame.address)
 
-    def publisher_died(self, node: NodeId) -> None:
-        """A node that published here is gone for good: what was under way cannot be counted."""
-        for app in self._core.apps.values():
-            for subscription in app.subscriptions.values():
-                if node in subscription.sources:
-                    subscription.sources.discard(node)
-                    subscription.flow.lost_unknown = True
+    def publisher_gone(self, node: NodeId, *, died: bool) -> None:
+        """A node that published here is gone for good. When it died, what was under way cannot be counted."""
+        for subscription in self._everyone():
+            if node in subscription.sources:
+                subscription.sources.discard(node)
+                if died:
+                    self._lose(subscription, 0, unknown=True)
 
     def _note_lost(self, topic: str, group: str, count: int, *, unknown: bool) -> None:
-        concerned = self._index.match(topic) if topic else self._everyone()
-        for subscription in concerned:
-            if subscription.group == group or not topic:
-                subscription.flow.lost += 0 if unknown else count
-                subscription.flow.lost_unknown = subscription.flow.lost_unknown or unknown
+        if not topic:
+            for subscription in self._everyone():
+                self._lose(subscription, 0, unknown=True)
+            return
+        for subscription in self._index.match(topic):
+            if subscription.group == group:
+                self._lose(subscription, count, unknown=unknown)
+                if group:
+                    return  # one of them would have had it
+
+    def _lose(self, subscription: Subscription, count: int, *, unknown: bool) -> None:
+        subscription.app.outbox.lose(subscription.flow, count, unknown=unknown)
+        self._core.wake(subscription.app)
 
     def _everyone(self) -> Iterator[Subscription]:
         for app in self._core.apps.values():
@@ -161,13 +178,8 @@ class Events:
         self._offer(source, chosen, frame, topic)
 
     def _offer(self, source: NodeId, subscription: Subscription, frame: Frame, topic: str) -> None:
-        event = Frame(Kind.EVENT, id=subscription.id, address=topic, body=frame.body)
-        if frame.sizes:
-            event.sizes = frame.sizes
-        if frame.content_type:
-            event.content_type = frame.content_type
-        if frame.headers:
-            event.headers = frame.headers
+        event = _message(Kind.EVENT, frame, topic)
+        event.id = subscription.id
         subscription.sources.add(source)
         app = subscription.app
         dropped = app.outbox.offer(subscription.flow, event)
@@ -187,7 +199,7 @@ class Events:
     def flush(self, app: App, frame: Frame) -> None:
         """Everything the app published earlier has been routed: say so, and what was dropped of it."""
         lost, app.lost = app.lost, 0
-        self._core.urgent(app, Frame(Kind.DONE, id=frame.id, lost=lost))
+        self._core.answer(app.id, Frame(Kind.DONE, id=frame.id, lost=lost))
 
     def refuse_block(self, app: App, frame: Frame) -> bool:
         """Subscriptions that block their publishers are not offered; say so rather than drop."""
@@ -196,6 +208,20 @@ class Events:
         detail = "when_full=block is not offered by this release; use drop_oldest or drop_newest"
         self._core.fail(app.id, frame.id, Code.NOT_SUPPORTED, detail, Executed.NO)
         return True
+
+
+def _message(kind: Kind, frame: Frame, topic: str) -> Frame:
+    """The messages of a frame, and nothing else its sender may have put there."""
+    message = Frame(kind, address=topic, body=frame.body)
+    if frame.sizes:
+        message.sizes = frame.sizes
+    if frame.content_type:
+        message.content_type = frame.content_type
+    if frame.headers:
+        message.headers = frame.headers
+    if frame.header_bytes:
+        message.header_bytes = frame.header_bytes
+    return message
 
 
 def _split(frame: Frame, members: int) -> Iterator[Frame]:

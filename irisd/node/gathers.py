@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from irisd.flow.outbox import REQUESTS
 from irisd.model import Code, Executed, Frame, Kind
-from irisd.node.calls import NAME, PATTERN, Calls, cluster_named
+from irisd.node.calls import NAME, Calls, cluster_named
 from irisd.node.core import Core
 from irisd.node.endpoints import App, Endpoint, Peer
-from irisd.router import Gather
+from irisd.node.waiting import PATTERN
+from irisd.router import Gather, Leg
 
 
 class Gathers:
@@ -38,7 +39,7 @@ class Gathers:
         source.opened[frame.id] = gather
         core.timers.add(gather, deadline)
         if isinstance(source, App):
-            frame.member = source.member_name
+            frame.member, frame.hops = source.member_name, 0
             serving = core.registry.serving(cluster)
             if not any(claim.patterns & pattern for claim in serving.values()):
                 code = Code.NOT_SUPPORTED if serving else Code.NO_MEMBER
@@ -56,18 +57,19 @@ class Gathers:
         self._settle(gather)
 
     def _ask_node(self, gather: Gather, peer: Peer, frame: Frame, cluster: str) -> None:
-        if not peer.outbox.fits(len(frame.body), self._core.settings.peer_outbox):
+        if not peer.outbox.fits(frame, self._core.settings.peer_outbox):
             self._core.drop("peer-outbox-full")
             return
         id = peer.next_id()
         peer.given[id] = gather
-        gather.legs[peer.id, id] = ""
-        self._core.send(peer, REQUESTS, frame.copy(id=id, address=cluster, hops=frame.hops + 1))
+        copy = frame.copy(id=id, address=cluster, hops=frame.hops + 1)
+        gather.legs[peer.id, id] = Leg("", copy)
+        self._core.send(peer, REQUESTS, copy)
 
     def _ask_member(self, gather: Gather, app: App, frame: Frame, cluster: str) -> None:
         core = self._core
         name = app.member_name
-        if not app.outbox.fits(len(frame.body), core.settings.app_outbox):
+        if not app.outbox.fits(frame, core.settings.app_outbox):
             core.drop("app-outbox-full")
             if gather.kind == Kind.SURVEY:
                 gather.asked[name] = None
@@ -79,7 +81,7 @@ class Gathers:
         copy = frame.copy(id=id, address=cluster, hops=frame.hops + 1)
         if gather.kind == Kind.SURVEY:
             app.given[id] = gather
-            gather.legs[app.id, id] = name
+            gather.legs[app.id, id] = Leg(name, copy)
         else:
             copy.deadline = float("inf")  # once queued, a broadcast is not late
             copy.remaining_ms = 0
@@ -118,10 +120,11 @@ class Gathers:
 
     def target_gone(self, gather: Gather, target: Endpoint, id: int) -> None:
         """A leg broke: its member failed, its node's members stay silent."""
-        name = gather.legs.pop((target.id, id), None)
-        if name:
+        leg = gather.legs.pop((target.id, id), None)
+        if leg is not None and leg.name:
+            executed = Executed.MAYBE if leg.frame.sent else Executed.NO
             self._core.fail(
-                gather.source, gather.source_id, Code.MEMBER_LOST, "the member left", Executed.MAYBE, member=name
+                gather.source, gather.source_id, Code.MEMBER_LOST, "the member left", executed, member=leg.name
             )
         self._settle(gather)
 
@@ -132,7 +135,7 @@ class Gathers:
     def cancel(self, source: Endpoint, gather: Gather) -> None:
         """The opener wants no more answers."""
         self._close(gather)
-        self._core.fail(source.id, gather.source_id, Code.CANCELLED, "running", Executed.MAYBE)
+        self._core.fail(source.id, gather.source_id, Code.CANCELLED, "running", Executed.MAYBE, last=True)
 
     def expired(self, gather: Gather) -> None:
         """The deadline: what has come is what there is."""
@@ -140,7 +143,7 @@ class Gathers:
         self._close(gather)
         if gather.kind == Kind.BROADCAST and legs:
             detail = f"{legs} nodes did not confirm in time; {gather.count} members had it by then"
-            self._core.fail(gather.source, gather.source_id, Code.DEADLINE_EXCEEDED, detail, Executed.MAYBE)
+            self._core.fail(gather.source, gather.source_id, Code.DEADLINE_EXCEEDED, detail, Executed.MAYBE, last=True)
         else:
             self._done(gather)
 
@@ -151,7 +154,8 @@ class Gathers:
 
     def _done(self, gather: Gather) -> None:
         members = tuple(gather.asked) if gather.kind == Kind.SURVEY else ()
-        self._core.answer(gather.source, Frame(Kind.DONE, id=gather.source_id, count=gather.count, members=members))
+        done = Frame(Kind.DONE, id=gather.source_id, count=gather.count, members=members)
+        self._core.answer(gather.source, done, last=True)
 
     def _fail(self, gather: Gather, code: Code, detail: str) -> None:
         self._close(gather)
@@ -163,8 +167,10 @@ class Gathers:
         source = core.endpoint(gather.source)
         if source is not None:
             source.opened.pop(gather.source_id, None)
-        for destination, id in gather.legs:
+        for (destination, id), leg in gather.legs.items():
             target = core.endpoint(destination)
             if target is not None and target.given.pop(id, None) is gather:
-                core.urgent(target, Frame(Kind.CANCEL, id=id))
+                target.outbox.withdraw(REQUESTS, leg.frame)
+                if leg.frame.sent:
+                    core.urgent(target, Frame(Kind.CANCEL, id=id))
         gather.legs.clear()

@@ -11,7 +11,7 @@ from irisd.model import AttachmentId, Code, Destination, Frame, Kind, NodeId, Pe
 from irisd.node.attachments import Attachments
 from irisd.node.calls import Calls
 from irisd.node.core import Core, NodeIdentity, NodeSettings, ProtocolError
-from irisd.node.endpoints import App, Endpoint, Peer, Syncing
+from irisd.node.endpoints import App, Endpoint, Peer, Syncing, UnderWay
 from irisd.node.events import Events
 from irisd.node.gathers import Gathers
 from irisd.node.records import Records
@@ -20,6 +20,7 @@ from irisd.router import Call, Gather, Tunnel
 
 SETTLED = "settled"
 _OPENERS = frozenset({Kind.REQUEST, Kind.PUSH, Kind.BROADCAST, Kind.SURVEY, Kind.TUNNEL})
+_NUMBERED = frozenset({Kind.PUBLISH, Kind.LOST})
 _WHOLE = frozenset({Kind.DATA, Kind.RECORD})  # `more` means something else there
 
 
@@ -46,7 +47,7 @@ class Node:
         self._calls = Calls(self._core, self._tunnels.accepted)
         self._gathers = Gathers(self._core, self._calls)
         self._events = Events(self._core)
-        self._records = Records(self._core)
+        self._records = Records(self._core, lambda node: self._events.publisher_gone(node, died=True))
         self._attachments = Attachments(self._core, self._calls, self._events, self._records)
         self._settled = not settle
         if settle:
@@ -64,7 +65,7 @@ class Node:
             Kind.RECORD: self._record_received,
             Kind.RECORD_ACK: lambda peer, frame: self._records.acknowledged(peer, frame.count),
             Kind.PUBLISH_ACK: lambda peer, frame: self._core.ledgers[peer.id].acknowledge(frame.count),
-            Kind.LOST: lambda peer, frame: self._events.lost(frame),
+            Kind.LOST: self._events.lost,
             Kind.ACCEPTED: self._accepted,
         }
 
@@ -97,7 +98,7 @@ class Node:
         """An app has said HELLO."""
         self._core.now = now
         self._attachments.attach(attachment, hello, settled=self._settled)
-        return self._core.collect()
+        return self._collect()
 
     def detach(self, attachment: AttachmentId, reason: str, now: float) -> list[Effect]:
         """An app's stream has ended; unknown ones are ordinary."""
@@ -105,7 +106,7 @@ class Node:
         app = self._core.apps.get(attachment)
         if app is not None:
             self._remove_app(app)
-        return self._core.collect()
+        return self._collect()
 
     def frames_from_app(self, attachment: AttachmentId, frames: list[Frame], now: float) -> list[Effect]:
         """All frames of one read of an app's stream, in order."""
@@ -135,7 +136,7 @@ class Node:
             core.drop("protocol-error")
             core.emit(Detach(attachment, "INVALID_ARGUMENT", str(error)))
             self._remove_app(app)
-        return core.collect()
+        return self._collect()
 
     # -- peers
 
@@ -153,7 +154,7 @@ class Node:
         )
         core.peers[info.node_id] = peer
         self._records.link_up(peer)
-        return core.collect()
+        return self._collect()
 
     def link_down(self, node_id: NodeId, reason: str, now: float, *, left: bool = False) -> list[Effect]:
         """The link to a peer has ended.
@@ -168,7 +169,7 @@ class Node:
             self._remove_peer(peer)
         if left:
             self._forget_node(node_id, died=False)
-        return core.collect()
+        return self._collect()
 
     def frames_from_peer(self, node_id: NodeId, frames: list[Frame], now: float) -> list[Effect]:
         """All frames of one read of a link's data connection, in order."""
@@ -187,7 +188,7 @@ class Node:
                     frame = whole
                 handler = self._peer_frames.get(frame.kind)
                 if handler is not None:
-                    published = published or frame.kind == Kind.PUBLISH
+                    published = published or frame.kind in _NUMBERED
                     handler(peer, frame)
                 elif frame.kind in _OPENERS:
                     self._open(peer, frame)
@@ -195,11 +196,11 @@ class Node:
                     self._under_way(peer, frame)
             if published:
                 self._events.acknowledge(peer)
-        except ProtocolError as error:
-            self._violated(peer, str(error))
-        except PartsError as error:
-            self._violated(peer, str(error))
-        return core.collect()
+        except (ProtocolError, PartsError) as error:
+            core.drop("protocol-error")
+            core.emit(Unlink(peer.id, str(error)))
+            self._remove_peer(peer)
+        return self._collect()
 
     # -- out
 
@@ -237,7 +238,7 @@ class Node:
                 self._forget_node(thing[1], died=True)
             else:
                 self._settle()
-        return core.collect()
+        return self._collect()
 
     def drain(self, now: float) -> list[Effect]:
         """Take no new work from peers, tell the apps; what is under way may finish."""
@@ -247,9 +248,15 @@ class Node:
             core.draining = True
             self._settle()
             self._attachments.withdraw_all()
-        return core.collect()
+        return self._collect()
 
     # -- inside
+
+    def _collect(self) -> list[Effect]:
+        while self._core.evicted:
+            self._remove_app(self._core.evicted[-1])
+            self._core.evicted.pop()
+        return self._core.collect()
 
     def _open(self, endpoint: Endpoint, frame: Frame) -> None:
         self._check_id(endpoint, frame)
@@ -280,6 +287,7 @@ class Node:
             self._tunnels.frame(endpoint, under_way, frame)
         elif given is not None:
             if isinstance(given, Call):
+                self._check_accepted(given, kind)
                 if kind == Kind.CREDIT:
                     self._calls.credit(endpoint, given, frame)
                 elif kind in (Kind.REPLY, Kind.ERROR, Kind.DONE):
@@ -287,6 +295,7 @@ class Node:
             elif isinstance(given, Gather) and kind in (Kind.REPLY, Kind.ERROR, Kind.DONE):
                 self._gathers.reply(endpoint, given, frame)
         elif under_way is not None:
+            self._check_accepted(under_way, kind)
             if kind in (Kind.CANCEL, Kind.ERROR):
                 if isinstance(under_way, Call):
                     self._calls.cancel(endpoint, under_way)
@@ -298,6 +307,11 @@ class Node:
             raise ProtocolError(f"kind {kind} is not one an app or a peer sends here")
         else:
             self._core.drop("no-such-call")
+
+    @staticmethod
+    def _check_accepted(under_way: UnderWay, kind: int) -> None:
+        if isinstance(under_way, Call) and under_way.frame.kind == Kind.TUNNEL and kind in (Kind.DATA, Kind.FINISH):
+            raise ProtocolError("tunnel: DATA or FINISH before the CREDIT that accepts it")
 
     def _accepted(self, peer: Peer, frame: Frame) -> None:
         given = peer.given.get(frame.id)
@@ -315,11 +329,6 @@ class Node:
             self._core.timers.remove(SETTLED)
             self._attachments.settled()
 
-    def _violated(self, peer: Peer, rule: str) -> None:
-        self._core.drop("protocol-error")
-        self._core.emit(Unlink(peer.id, rule))
-        self._remove_peer(peer)
-
     def _remove_app(self, app: App) -> None:
         self._attachments.detach(app)
         self._end_calls(app)
@@ -329,7 +338,7 @@ class Node:
         del core.peers[peer.id]
         core.registry.unreachable(peer.id)
         self._events.link_lost(peer)
-        self._records.link_lost(peer)
+        self._records.settle()
         self._end_calls(peer)
         core.timers.add(("forget", peer.id), core.now + core.settings.lost_peer_memory)
 
@@ -340,8 +349,7 @@ class Node:
         core.timers.remove(("forget", node_id))
         core.registry.forget(node_id)
         core.ledgers.pop(node_id, None)
-        if died:
-            self._events.publisher_died(node_id)
+        self._events.publisher_gone(node_id, died=died)
 
     def _end_calls(self, endpoint: Endpoint) -> None:
         """Whatever was under way with a neighbour that is gone ends, by name, at the other side."""

@@ -8,6 +8,9 @@ other end is an error at both, never a quiet one.
 
 from __future__ import annotations
 
+from typing import NoReturn
+
+from irisd.flow.outbox import FRAME_COST
 from irisd.model import Code, Executed, Frame, KiB, Kind, MiB
 from irisd.node.core import Core, ProtocolError
 from irisd.node.endpoints import App, Endpoint
@@ -61,31 +64,49 @@ class Tunnels:
             else:
                 tunnel.credit[end] -= cost
                 self._core.counters["tunnel.bytes"] += len(frame.body)
-                self._core.send(other, ("tunnel", id), frame.copy(id=id))
+                data = Frame(Kind.DATA, id=id, body=frame.body)
+                if frame.more:
+                    data.more = True
+                self._core.send(other, ("tunnel", id), data)
         elif frame.kind == Kind.CREDIT:
-            credit = tunnel.credit[1 - end] + frame.count
-            if credit > MAX_WINDOW:
-                self._violated(sender, tunnel, f"CREDIT above the window of {MAX_WINDOW} bytes")
-                return
-            tunnel.credit[1 - end] = credit
-            self._core.urgent(other, frame.copy(id=id))
+            if not tunnel.finished[1 - end]:  # else the other end has sent its last
+                self._credit(sender, tunnel, end, frame)
         elif frame.kind == Kind.FINISH:
             if tunnel.finished[end]:
                 return
             tunnel.finished[end] = True
-            self._core.send(other, ("tunnel", id), frame.copy(id=id))
+            self._core.send(other, ("tunnel", id), Frame(Kind.FINISH, id=id))
             if all(tunnel.finished):
                 self._forget(tunnel)
         elif frame.kind in (Kind.ERROR, Kind.CANCEL):
             detail = frame.detail or "the other end aborted it"
             self._abort(tunnel, 1 - end, detail, code=frame.code or Code.TUNNEL_BROKEN, reason=frame.reason)
+            sender.outbox.discard(("tunnel", frame.id))
+            if frame.kind == Kind.CANCEL:
+                self._core.fail(sender.id, frame.id, Code.CANCELLED, "running", Executed.YES)
+
+    def _credit(self, sender: Endpoint, tunnel: Tunnel, end: int, frame: Frame) -> None:
+        """An end lets the other send more: what it may send and what waits here stay within the window."""
+        waiting, queued = sender.outbox.queued(("tunnel", frame.id))
+        queued -= waiting * (FRAME_COST - DATA_COST)
+        if tunnel.credit[1 - end] + queued + frame.count > MAX_WINDOW:
+            self._violated(sender, tunnel, f"CREDIT above the window of {MAX_WINDOW} bytes")
+        tunnel.credit[1 - end] += frame.count
+        destination, id = tunnel.ends[1 - end]
+        other = self._core.endpoint(destination)
+        grant = tunnel.grants[1 - end]
+        if grant is not None and not grant.sent:
+            grant.count += frame.count
+        elif other is not None:
+            grant = tunnel.grants[1 - end] = Frame(Kind.CREDIT, id=id, count=frame.count)
+            self._core.urgent(other, grant)
 
     def gone(self, tunnel: Tunnel, endpoint: Endpoint, id: int) -> None:
         """One end's app, or the link towards it, has gone."""
         what = "app" if isinstance(endpoint, App) else "link"
         self._abort(tunnel, 1 - tunnel.end_of(endpoint.id, id), f"the {what} at the other end was lost")
 
-    def _violated(self, sender: Endpoint, tunnel: Tunnel, rule: str) -> None:
+    def _violated(self, sender: Endpoint, tunnel: Tunnel, rule: str) -> NoReturn:
         self._core.drop("tunnel-violation")
         self._break(tunnel, rule)
         raise ProtocolError(f"tunnel: {rule}")

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
-from irisd.model import Destination, Frame
+from irisd.model import Destination, Executed, Frame
 
 
 class CallState(StrEnum):
@@ -37,12 +38,22 @@ class Call:
     attempt: Frame | None = None  # as it was given to the target
     attempts: int = 0
     tried: set[Destination] = field(default_factory=set)
+    exposed: bool = False  # an earlier attempt may have run
     cancelled: bool = False
 
     @property
-    def may_have_run(self) -> bool:
-        """Whether a byte of it has left this node towards a handler."""
-        return self.attempt is not None and self.attempt.sent
+    def executed(self) -> Executed:
+        """``NO`` unless a byte of it, in any attempt, has left this node towards a handler."""
+        if self.exposed or (self.attempt is not None and self.attempt.sent):
+            return Executed.MAYBE
+        return Executed.NO
+
+
+class Leg(NamedTuple):
+    """One of those a broadcast or a survey asked: a member, by name, or a node, whose name here is empty."""
+
+    name: str
+    frame: Frame
 
 
 @dataclass(slots=True, eq=False)
@@ -53,7 +64,7 @@ class Gather:
     source_id: int
     kind: int
     deadline: float
-    legs: dict[tuple[Destination, int], str] = field(default_factory=dict)  # -> member's name, "" for a node
+    legs: dict[tuple[Destination, int], Leg] = field(default_factory=dict)
     asked: dict[str, None] = field(default_factory=dict)
     count: int = 0
 
@@ -62,14 +73,16 @@ class Gather:
 class Tunnel:
     """An open tunnel through this node: two ends, credit and half-close each way.
 
-    ``credit[i]`` is what end *i* may still send; it never exceeds the window,
-    which bounds what this node can have queued of it.
+    ``credit[i]`` is what end *i* may still send; with what is queued of it here
+    it never exceeds the window. ``grants[i]`` is the last CREDIT frame towards
+    end *i*: one that still waits takes up the next.
     """
 
     ends: tuple[tuple[Destination, int], tuple[Destination, int]]
     cluster: str
     credit: list[int] = field(default_factory=lambda: [0, 0])
     finished: list[bool] = field(default_factory=lambda: [False, False])
+    grants: list[Frame | None] = field(default_factory=lambda: [None, None])
 
     def end_of(self, destination: Destination, id: int) -> int:
         """Which end (0 opened it) a destination and its id are."""

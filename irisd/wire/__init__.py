@@ -7,9 +7,10 @@ Generated stubs stay in ``attach/``; a test proves both encodings equal.
 
 from irisd.wire.frames import decode_batch, decode_frame, encode_batch, encode_frame, encode_parts
 from irisd.wire.protobuf import WireError
-from irisd.wire.records import decode_claims, encode_claims
+from irisd.wire.records import PIECE_BYTES, decode_claims, encode_claims
 
 __all__ = [
+    "PIECE_BYTES",
     "WireError",
     "decode_batch",
     "decode_claims",

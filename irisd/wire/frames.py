@@ -17,22 +17,22 @@ MAX_HEADERS = 64
 MAX_HEADERS_BYTES = 8 * KiB
 MAX_MEMBERS = 65_536
 
+LARGE_HEADER = 256
+"""A header above this many bytes is noted in the frame, so that a queue knows what it holds."""
+
 _NUMBERS = {
     1: "kind",
     2: "id",
-    4: "remaining_ms",
-    5: "hops",
     12: "count",
     13: "code",
     14: "executed",
     17: "lost",
     21: "total",
-    22: "patterns",
-    23: "concurrency",
     25: "when_full",
     26: "max_bytes",
     40: "seq",
 }
+_NUMBERS_32 = {4: "remaining_ms", 5: "hops", 22: "patterns", 23: "concurrency"}
 _FLAGS = {18: "lost_unknown", 19: "idempotent", 20: "more", 41: "full"}
 _STRINGS = {
     3: "address",
@@ -53,6 +53,15 @@ def _number_decoder(name: str) -> Callable[[dict[str, Any], bytes, int, int], in
             fields[name] = data[at]
             return at + 1
         fields[name], at = read_varint(data, at, end)
+        return at
+
+    return decode
+
+
+def _number_32_decoder(name: str) -> Callable[[dict[str, Any], bytes, int, int], int]:
+    def decode(fields: dict[str, Any], data: bytes, at: int, end: int) -> int:
+        value, at = read_varint(data, at, end)
+        fields[name] = value & 0xFFFF_FFFF
         return at
 
     return decode
@@ -102,19 +111,32 @@ def _decode_members(fields: dict[str, Any], data: bytes, at: int, end: int) -> i
 
 def _decode_sizes(fields: dict[str, Any], data: bytes, at: int, end: int) -> int:
     start, stop = read_length(data, at, end)
-    sizes = fields.get("sizes", b"") + data[start:stop]
-    if len(sizes) & 3 or len(sizes) > 4 * MAX_SIZES:
+    return _add_sizes(fields, data, start, stop)
+
+
+def _decode_size(fields: dict[str, Any], data: bytes, at: int, end: int) -> int:
+    """One number by itself: legal protobuf too, and what some clients write."""
+    if end - at < 4:
+        raise WireError("truncated: sizes")
+    return _add_sizes(fields, data, at, at + 4)
+
+
+def _add_sizes(fields: dict[str, Any], data: bytes, start: int, stop: int) -> int:
+    sizes: bytearray = fields.setdefault("sizes", bytearray())  # grows in place, whatever the number of pieces
+    if (stop - start) & 3 or len(sizes) + stop - start > 4 * MAX_SIZES:
         raise WireError(f"sizes: must be whole 32-bit numbers, at most {MAX_SIZES}")
-    fields["sizes"] = sizes
+    sizes += data[start:stop]
     return stop
 
 
 _DECODERS: dict[int, Callable[[dict[str, Any], bytes, int, int], int]] = {
     **{number << 3 | VARINT: _number_decoder(name) for number, name in _NUMBERS.items()},
+    **{number << 3 | VARINT: _number_32_decoder(name) for number, name in _NUMBERS_32.items()},
     **{number << 3 | VARINT: _flag_decoder(name) for number, name in _FLAGS.items()},
     **{number << 3 | LENGTH: _string_decoder(name) for number, name in _STRINGS.items()},
     8 << 3 | LENGTH: _decode_headers,
     9 << 3 | LENGTH: _decode_sizes,
+    9 << 3 | FIXED32: _decode_size,
     11 << 3 | LENGTH: _decode_members,
 }
 
@@ -135,11 +157,6 @@ def _decode_header(frame: Frame, data: bytes, at: int, end: int) -> None:
         decoder = decoders.get(tag)
         if decoder is not None:
             at = decoder(fields, data, at, end)
-        elif tag >> 3 == 9 and tag & 7 == FIXED32:  # unpacked sizes are legal protobuf too
-            if end - at < 4:
-                raise WireError("truncated: sizes")
-            fields["sizes"] = fields.get("sizes", b"") + data[at : at + 4]
-            at += 4
         else:
             at = skip(data, at, end, tag & 7)
 
@@ -157,6 +174,8 @@ def decode_frame(data: bytes, at: int, end: int, max_body: int) -> Frame:
         if tag == 0x0A:
             start, at = read_length(data, at, end)
             _decode_header(frame, data, start, at)
+            if at - start > LARGE_HEADER:
+                frame.header_bytes = at - start
         elif tag == 0x12:
             start, at = read_length(data, at, end)
             if at - start > max_body:
@@ -171,8 +190,11 @@ def decode_frame(data: bytes, at: int, end: int, max_body: int) -> Frame:
     fields = frame.__dict__
     if "members" in fields:
         fields["members"] = tuple(fields["members"])
-    if "sizes" in fields and sum_sizes(frame.sizes) != len(frame.body):
-        raise WireError(f"sizes: they add up to {sum_sizes(frame.sizes)}, the body has {len(frame.body)} bytes")
+    if "sizes" in fields:
+        fields["sizes"] = bytes(frame.sizes)
+        whole = frame.total if frame.more else len(frame.body)  # a first part states the sizes of all parts
+        if sum_sizes(frame.sizes) != whole:
+            raise WireError(f"sizes: they add up to {sum_sizes(frame.sizes)}, the body has {whole} bytes")
     return frame
 
 
@@ -221,7 +243,7 @@ def _header_encoders() -> dict[str, Callable[[Any], bytes]]:
         return encode
 
     return {
-        **{name: number(varint(n << 3 | VARINT)) for n, name in (_NUMBERS | _FLAGS).items()},
+        **{name: number(varint(n << 3 | VARINT)) for n, name in (_NUMBERS | _NUMBERS_32 | _FLAGS).items()},
         **{name: string(varint(n << 3 | LENGTH)) for n, name in _STRINGS.items()},
         "headers": repeated(b"\x42"),
         "members": repeated(b"\x5a"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from irisd.errors import IrisdError
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
+MAX_VARINT = (1 << 64) - 1
 
 
 class WireError(IrisdError, ValueError):
@@ -16,9 +17,10 @@ class WireError(IrisdError, ValueError):
 
 
 def varint(value: int) -> bytes:
-    """Encode a number of at most 64 bits."""
+    """Encode a number; one that outgrew 64 bits (a sum of what others said) stays at the largest."""
     if value < 0x80:
         return bytes((value,))
+    value = min(value, MAX_VARINT)
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
