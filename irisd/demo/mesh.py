@@ -46,6 +46,10 @@ class DaemonProcess:
         self._arguments = list(arguments)
         self._process: asyncio.subprocess.Process | None = None
 
+    def seed_with(self, addresses: Sequence[str]) -> None:
+        """From its next start on, begin with these nodes too."""
+        self._arguments += [word for address in addresses for word in ("--seed", address)]
+
     @property
     def pid(self) -> int:
         """The process id while it runs."""
