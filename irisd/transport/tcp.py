@@ -83,6 +83,7 @@ class TcpConnection(asyncio.BufferedProtocol):
         self._view = memoryview(self._buffer)
         self._filled = 0
         self._wanted_size = buffer_bytes
+        self._said_all = False
         self.is_writable = False
         """Whether little enough is waiting to write more."""
         self.remote: str = ""
@@ -92,7 +93,7 @@ class TcpConnection(asyncio.BufferedProtocol):
 
     def write(self, buffers: Iterable[bytes]) -> None:
         """Send buffers in order. What is written after the end is dropped."""
-        if self._transport is not None and not self._transport.is_closing():
+        if self._transport is not None and not self._said_all and not self._transport.is_closing():
             self._transport.writelines(buffers)
 
     def resize(self, buffer_bytes: int) -> None:
@@ -101,7 +102,8 @@ class TcpConnection(asyncio.BufferedProtocol):
 
     def finish_writing(self) -> None:
         """Say that nothing more is coming, once all is sent; reading goes on."""
-        if self._transport is not None and not self._transport.is_closing():
+        if self._transport is not None and not self._said_all and not self._transport.is_closing():
+            self._said_all = True
             with contextlib.suppress(OSError, RuntimeError):  # gone in the meantime: lost() says so
                 self._transport.write_eof()
 
