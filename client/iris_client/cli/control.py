@@ -47,7 +47,7 @@ class Control:
     def __init__(self, channel: grpc.aio.Channel, metadata: Any, settings: Settings) -> None:
         from iris_proto.v1 import control_pb2_grpc
 
-        self._stub: Any = control_pb2_grpc.ControlStub(channel)  # type: ignore[no-untyped-call] # generated
+        self._stub: Any = control_pb2_grpc.ControlStub(channel)
         self._metadata = metadata
         self._timeout = settings.timeout
         self._asked = pb.ListRequest(service=settings.service or "")

@@ -8,6 +8,7 @@ descriptors: a read that never returns does not keep the process from ending.
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import os
 import select
@@ -35,7 +36,8 @@ class Input:
     """
 
     def __init__(self, stream: TextIO | None = None, *, chunk_bytes: int = CHUNK_BYTES) -> None:
-        self._read = _reader(stream or sys.stdin)
+        self._stream = stream or sys.stdin  # kept: a stream that nobody holds is closed
+        self._read = _reader(self._stream)
         self._size = chunk_bytes
         self._loop = asyncio.get_running_loop()
         self._room = threading.Semaphore(AHEAD)
@@ -75,6 +77,8 @@ class Input:
                 chunk = self._read(self._size)
             except OSError as error:
                 chunk = error
+            except ValueError as error:  # closed behind our back
+                chunk = OSError(errno.EBADF, str(error))
             if not _call(self._loop, self._add, chunk):
                 return
 
@@ -91,7 +95,8 @@ class Output:
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._write = _writer(stream or sys.stdout)
+        self._stream = stream or sys.stdout  # kept: a stream that nobody holds is closed
+        self._write = _writer(self._stream)
         self._loop = asyncio.get_running_loop()
         self._condition = threading.Condition()
         self._waiting: list[bytes] = []
@@ -157,9 +162,9 @@ class Output:
                 data, self._waiting = b"".join(self._waiting), []
             try:
                 self._write(data)
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 with self._condition:
-                    self._error = error
+                    self._error = error if isinstance(error, OSError) else OSError(errno.EBADF, str(error))
             with self._condition:
                 self._bytes -= len(data)
                 failed = self._error is not None
