@@ -32,6 +32,7 @@ MAX_FILE_BYTES = 1 << 20
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit. Errors of ours become one line, others keep their traceback."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core writes to standard error on its own
     try:
         status = irisd.main(args=arguments, prog_name="irisd", standalone_mode=False)
     except IrisdError as error:
