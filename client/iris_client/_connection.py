@@ -290,12 +290,12 @@ class Connection:
         """From here on, a stream that ends is not replaced, unless something still waits to be sent."""
         self._closing = True
 
-    async def stop(self, reason: str) -> None:
-        """End the stream, kindly if there is one, and everything with it."""
+    async def stop(self, reason: str, *, kindly: bool) -> None:
+        """End the stream and everything with it. Kindly: let the daemon see it finished, and finish too."""
         self._closing = self._stopping = True
         task = self._task
         if task is not None and not task.done():
-            if self._lane is not None:
+            if kindly and self._lane is not None:
                 await self._lane.finish()
                 await asyncio.wait((task,), timeout=FINISH_TIMEOUT)
             task.cancel()

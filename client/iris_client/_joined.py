@@ -25,6 +25,8 @@ _log = logging.getLogger("iris_client")
 
 EVENT_BUFFER_BYTES: Final = 64 * MiB
 DRAIN_TIMEOUT: Final = 10.0
+STOP_TIMEOUT: Final = 1.0
+"""Seconds that handlers get to end once they were cancelled."""
 
 
 class Joined:
@@ -83,10 +85,11 @@ class Joined:
                 await self._changed.wait()
         except BaseException:
             self._leave()
-            for runner in self._runners:
-                runner.cancel()
+            for each in self._all():
+                each.cancel()
             self._mesh._left(self)
             self._closed.set()
+            await self._stop()
             raise
         return self
 
@@ -128,7 +131,19 @@ class Joined:
                 each.cancel()
             self._mesh._left(self)
             self._closed.set()
-        await asyncio.gather(*(each.stopped() for each in self._all()))
+            await self._stop()
+
+    async def _stop(self) -> None:
+        """See the cancelled handlers end; those in threads cannot be stopped, and are left behind."""
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT):
+                await asyncio.gather(*(each.stopped() for each in self._all()))
+        except TimeoutError:
+            names = ", ".join(cluster.name for cluster in self.clusters)
+            _log.warning("left %s while handlers were still running in threads or refusing to be cancelled", names)
+        finally:
+            for runner in self._runners:
+                runner.abandon()
 
     # ------------------------------------------------------------- inside
 

@@ -111,15 +111,16 @@ class Lifecycle:
         Cancelling gives it up at once. May be called again.
         """
         connection = self._connection
+        if self.forked:
+            return  # the stream is the parent's
         if connection is None or connection.state is State.CLOSED or self._allowed_in_handlers:
             self._refusal = self._refusal or "the mesh is closed"
-            return
-        if self._refusal is not None and self._refusal is _FORKED:
             return
         deadline = time.monotonic() + timeout
         self._refusal, self._allowed_in_handlers = "the mesh is closing", True
         self._publishing.shut()
         session = self._session
+        kindly = False
         try:
             connection.closing()
             joined = set(self._joined.values())
@@ -128,9 +129,10 @@ class Lifecycle:
             session.goodbye("the app is closing")
             if not await connection.until(lambda: session.idle, deadline - time.monotonic()):
                 self._tell_unfinished()
+            kindly = True
         finally:
             self._refusal, self._allowed_in_handlers = "the mesh is closed", False
-            await connection.stop("the mesh was closed")
+            await connection.stop("the mesh was closed", kindly=kindly)
             session.close(MeshClosed("the mesh was closed"))
             self._room()
 
@@ -138,6 +140,11 @@ class Lifecycle:
         waiting = self._publishing.messages
         if waiting:
             _log.warning("the mesh was closed before %d published messages were sent", waiting)
+
+    @property
+    def forked(self) -> bool:
+        """Whether this mesh was made by the process this one was forked from."""
+        return self._refusal is _FORKED
 
     @property
     def state(self) -> State:

@@ -11,7 +11,6 @@ import contextvars
 import logging
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
 from iris_client._cluster import Cluster, Handler
@@ -22,6 +21,7 @@ from iris_client._errors import CodecError, InvalidName, Reject
 from iris_client._frames import EXECUTED_NO, EXECUTED_YES, Code, Kind
 from iris_client._model import MiB, Reply
 from iris_client._names import headers as checked_headers
+from iris_client._threads import Threads
 from iris_client._tunnel import Tunnel
 from iris_client._watchdog import Watch
 
@@ -51,7 +51,8 @@ class MemberRunner:
         self._stirred = stirred
         self._handlers = cluster.handlers()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._pool: ThreadPoolExecutor | None = None
+        self._threads: Threads | None = None
+        self._abandoned = False
         self._broadcasts: deque[Delivery] = deque()
         self._broadcast_bytes = 0
         self._broadcasting = 0
@@ -87,12 +88,16 @@ class MemberRunner:
             task.cancel()
 
     async def stopped(self) -> None:
-        """Wait until no handler runs, and let go of the threads. Plain handlers cannot be stopped, only awaited."""
+        """Wait until no handler runs; one in a thread cannot be stopped and is waited for."""
         while self._tasks:
             await asyncio.wait(self._tasks)
-        if self._pool is not None:
-            self._pool.shutdown(wait=False)
-            self._pool = None
+
+    def abandon(self) -> None:
+        """Wait for no thread any more: what still runs in one goes on by itself, and nobody hears of it."""
+        self._abandoned = True
+        self.cancel()
+        if self._threads is not None:
+            self._threads.close()
 
     # -------------------------------------------------------------- running
 
@@ -119,17 +124,17 @@ class MemberRunner:
         """Run one handler: on the loop if it is async, else in a thread."""
         if handler.is_async:
             return await self._watch.follow(handler.function(argument), handler.name)
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.cluster.concurrency, thread_name_prefix=f"iris-{self.cluster.name}")
-        future = self._pool.submit(contextvars.copy_context().run, _called, handler.function, argument)
+        if self._threads is None:
+            self._threads = Threads(self.cluster.concurrency, f"iris-{self.cluster.name}")
+        future = self._threads.submit(contextvars.copy_context().run, _called, handler.function, argument)
         running = asyncio.wrap_future(future)
         cancelled: asyncio.CancelledError | None = None
         while not running.done():
             try:
                 await asyncio.wait((running,))
             except asyncio.CancelledError as error:
-                if future.cancel():
-                    raise  # it had not begun
+                if future.cancel() or self._abandoned:
+                    raise  # it had not begun, or nobody waits for it
                 cancelled = error  # a thread cannot be stopped: its place is taken until it returns
         if cancelled is not None:
             running.exception()
@@ -195,7 +200,7 @@ class MemberRunner:
             if handler.is_async:
                 await self.run(handler, tunnel)
             else:
-                from iris_client.sync import Tunnel as SyncTunnel
+                from iris_client._sync_things import Tunnel as SyncTunnel
 
                 await self.run(handler, SyncTunnel(tunnel, asyncio.get_running_loop()))
             flow.accept()

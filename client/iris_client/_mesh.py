@@ -326,7 +326,12 @@ class Mesh(Lifecycle):
         data, content_type = encode_body(body, codec)
         if len(data) > PART_BYTES:
             self._check_size(data, "publish")
-        while not self._publishing.add_checked(topic, data, checked, content_type):
+        await self._publish_checked(topic, data, checked, content_type)
+
+    async def _publish_checked(
+        self, topic: str, body: bytes, headers: dict[str, str] | None, content_type: str
+    ) -> None:
+        while not self._publishing.add_checked(topic, body, headers, content_type):
             room = asyncio.get_running_loop().create_future()
             self._room_waiters.append(room)
             await room

@@ -105,8 +105,7 @@ class Session:
         deliveries, self._deliveries = list(self._deliveries.values()), {}
         unwritten = self._outbox.clear()
         flushes = [call for call in calls if isinstance(call, FlushCall)]
-        for delivery in deliveries:
-            delivery.over = True
+        for delivery in deliveries:  # their handlers go on, within their deadlines; the answers go nowhere
             if delivery.flow is not None:
                 delivery.flow.fail(broken(f"tunnel of cluster {delivery.cluster!r}", reason))
         for call in (*calls, *unwritten):
@@ -384,8 +383,9 @@ class Session:
     def answer(self, delivery: Delivery, header: Header, body: bytes) -> None:
         """Send the answer of a delivery; it is over."""
         delivery.over = True
-        if self._deliveries.pop(delivery.id, None) is None:
-            return  # a broadcast: nothing goes back
+        if self._deliveries.get(delivery.id) is not delivery:
+            return  # a broadcast, or one of a stream that is gone: nothing goes back
+        del self._deliveries[delivery.id]
         if delivery.flow is not None:
             delivery.flow.fail(broken(f"tunnel of cluster {delivery.cluster!r}", header.detail))
         self._outbox.push(Out(header, body))
@@ -404,7 +404,8 @@ class Session:
             return
         owner.over = True
         if isinstance(owner, Delivery):
-            self._deliveries.pop(owner.id, None)
+            if self._deliveries.get(owner.id) is owner:
+                del self._deliveries[owner.id]
         else:
             self._calls.pop(owner.id, None)
 

@@ -109,15 +109,19 @@ class Subscription:
         Raises:
             IrisError: The daemon ended the subscription, or the mesh was closed.
         """
-        while True:
-            if not self._events:
-                try:
-                    await self._fill()
-                except StopAsyncIteration:
-                    return
-            events, self._events = self._events, []
-            events.reverse()
+        while events := await self._batch():
             yield events
+
+    async def _batch(self) -> list[Event]:
+        """Return the next events that came together; an empty list when the subscription was left."""
+        if not self._events:
+            try:
+                await self._fill()
+            except StopAsyncIteration:
+                return []
+        events, self._events = self._events, []
+        events.reverse()
+        return events
 
     async def _fill(self) -> None:
         while True:

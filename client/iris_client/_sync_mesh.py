@@ -1,0 +1,307 @@
+"""A mesh for threads: a loop in a thread of its own, and every pattern as a blocking call into it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Final, TypeVar, overload
+
+from iris_client import _names
+from iris_client._cluster import Cluster
+from iris_client._codecs import Codec, encode_body
+from iris_client._errors import InvalidCall, TooLarge
+from iris_client._joined import DRAIN_TIMEOUT
+from iris_client._joined import Joined as AsyncJoined
+from iris_client._mesh import Mesh as AsyncMesh
+from iris_client._mesh import connect as _connect
+from iris_client._model import MiB, Reply, State, StateChange
+from iris_client._portal import Portal
+from iris_client._subscription import Subscription as AsyncSubscription
+from iris_client._survey import Survey as AsyncSurvey
+from iris_client._sync_things import Joined, Subscription, Survey, Tunnel
+from iris_client._tunnel import Tunnel as AsyncTunnel
+
+T = TypeVar("T")
+
+_BUFFER: Final = MiB
+"""Bytes of published messages that may be on their way from other threads to the loop."""
+
+
+def connect(
+    url: str | None = None,
+    service: str | None = None,
+    name: str | None = None,
+    token: str | None = None,
+    timeout: float = 5.0,
+    *,
+    codec: Codec | None = None,
+) -> Mesh:
+    """Attach to a daemon, now. Close what is returned, or use it in a ``with``.
+
+    Arguments and errors are those of :func:`iris_client.connect`.
+    """
+    portal = Portal()
+    try:
+        return Mesh(portal, portal.call(_entered(_connect(url, service, name, token, timeout, codec=codec))))
+    except BaseException:
+        portal.close()
+        raise
+
+
+async def _entered(mesh: AsyncMesh) -> AsyncMesh:
+    return await mesh
+
+
+class Mesh:
+    """An attachment to the mesh, for threads; made by :func:`connect`. See :class:`iris_client.Mesh`."""
+
+    def __init__(self, portal: Portal, mesh: AsyncMesh) -> None:
+        self._portal = portal
+        self._mesh = mesh
+        self._published: deque[tuple[str, bytes, dict[str, str] | None, str]] = deque()
+        self._published_bytes = 0
+        self._carrying = False
+        self._carried = asyncio.Event()  # set on the loop, cleared under the lock
+        self._carried.set()
+        self._lock = threading.Condition()
+
+    def __repr__(self) -> str:
+        return f"<sync.Mesh {self.state.value} {self.url}>"
+
+    def __enter__(self) -> Mesh:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self, timeout: float = DRAIN_TIMEOUT) -> None:
+        """Drain and detach; see :meth:`iris_client.Mesh.close`. May be called again."""
+        if self._portal.loop.is_closed() or self._mesh.forked:
+            return
+        try:
+            self._call(self._closed(timeout))
+        finally:
+            self._portal.close()
+
+    async def _closed(self, timeout: float) -> None:
+        await self._carried.wait()
+        await self._mesh.close(timeout)
+
+    @property
+    def state(self) -> State:
+        """Where this mesh stands with its daemon."""
+        return self._mesh.state
+
+    @property
+    def url(self) -> str:
+        """The daemon it is attached to, or was last."""
+        return self._mesh.url
+
+    @property
+    def node(self) -> str:
+        """The id of the node it is attached to, hexadecimal."""
+        return self._mesh.node
+
+    @property
+    def max_body(self) -> int:
+        """Most bytes a body may have, as the daemon says."""
+        return self._mesh.max_body
+
+    def on_state(self, callback: Callable[[StateChange], object]) -> Callable[[], None]:
+        """Call ``callback`` with every change of state, on the mesh's own thread: it must not block."""
+        return self._mesh.on_state(callback)
+
+    @overload
+    def request(
+        self,
+        cluster: str,
+        body: Any = b"",
+        *,
+        method: str = "",
+        timeout: float = 5.0,
+        headers: Mapping[str, str] | None = None,
+        idempotent: bool = False,
+        codec: Codec | None = None,
+    ) -> Reply: ...
+    @overload
+    def request(
+        self,
+        cluster: str,
+        body: Any = b"",
+        *,
+        returns: type[T],
+        method: str = "",
+        timeout: float = 5.0,
+        headers: Mapping[str, str] | None = None,
+        idempotent: bool = False,
+        codec: Codec | None = None,
+    ) -> T: ...
+    def request(self, cluster: str, body: Any = b"", **options: Any) -> Any:
+        """Ask one member and return its answer; see :meth:`iris_client.Mesh.request`."""
+        return self._call(self._mesh.request(cluster, body, **options))
+
+    def push(
+        self,
+        cluster: str,
+        body: Any = b"",
+        *,
+        method: str = "",
+        timeout: float = 5.0,
+        headers: Mapping[str, str] | None = None,
+        codec: Codec | None = None,
+    ) -> None:
+        """Give one member a job; see :meth:`iris_client.Mesh.push`."""
+        self._call(self._mesh.push(cluster, body, method=method, timeout=timeout, headers=headers, codec=codec))
+
+    def broadcast(
+        self,
+        cluster: str,
+        body: Any = b"",
+        *,
+        method: str = "",
+        timeout: float = 5.0,
+        headers: Mapping[str, str] | None = None,
+        codec: Codec | None = None,
+    ) -> int:
+        """Send to every member; see :meth:`iris_client.Mesh.broadcast`."""
+        return self._call(
+            self._mesh.broadcast(cluster, body, method=method, timeout=timeout, headers=headers, codec=codec)
+        )
+
+    def survey(
+        self,
+        cluster: str,
+        body: Any = b"",
+        *,
+        method: str = "",
+        timeout: float = 1.0,
+        headers: Mapping[str, str] | None = None,
+        codec: Codec | None = None,
+    ) -> Survey:
+        """Ask every member: ``with mesh.survey(...) as survey``; see :meth:`iris_client.Mesh.survey`."""
+
+        async def make() -> AsyncSurvey:
+            return self._mesh.survey(cluster, body, method=method, timeout=timeout, headers=headers, codec=codec)
+
+        return Survey(self._call(make()), self._portal.loop)
+
+    def tunnel(
+        self,
+        cluster: str,
+        body: Any = b"",
+        *,
+        method: str = "",
+        timeout: float = 5.0,
+        headers: Mapping[str, str] | None = None,
+        codec: Codec | None = None,
+    ) -> Tunnel:
+        """Open a tunnel: ``with mesh.tunnel(...) as tunnel``; see :meth:`iris_client.Mesh.tunnel`."""
+
+        async def make() -> AsyncTunnel:
+            return self._mesh.tunnel(cluster, body, method=method, timeout=timeout, headers=headers, codec=codec)
+
+        return Tunnel(self._call(make()), self._portal.loop)
+
+    def join(self, *clusters: Cluster) -> Joined:
+        """Serve clusters: ``with mesh.join(databases) as joined``; see :meth:`iris_client.Mesh.join`."""
+
+        async def make() -> AsyncJoined:
+            return self._mesh.join(*clusters)
+
+        return Joined(self._call(make()), self._portal.loop)
+
+    def subscribe(
+        self, topic_filter: str, *, when_full: str = "drop_oldest", max_bytes: int = 64 * MiB
+    ) -> Subscription:
+        """Subscribe: ``with mesh.subscribe("orders.*") as events``; see :meth:`iris_client.Mesh.subscribe`."""
+
+        async def make() -> AsyncSubscription:
+            return self._mesh.subscribe(topic_filter, when_full=when_full, max_bytes=max_bytes)
+
+        return Subscription(self._call(make()), self._portal.loop)
+
+    # ------------------------------------------------------------ publishing
+
+    def publish(
+        self, topic: str, body: Any, *, headers: Mapping[str, str] | None = None, codec: Codec | None = None
+    ) -> None:
+        """Publish one message; see :meth:`iris_client.Mesh.publish`. Waits only while the local buffer is full."""
+        self._mesh._check()
+        _names.topic(topic)
+        checked = _names.headers(headers) or None
+        data, content_type = encode_body(body, codec or self._mesh._codec)
+        if len(data) > self._mesh.max_body:
+            raise TooLarge(f"publish: the body has {len(data)} bytes, the limit is {self._mesh.max_body} bytes")
+        if asyncio._get_running_loop() is self._portal.loop:
+            raise InvalidCall("a blocking call on the mesh's own loop; async handlers use the async API (await)")
+        with self._lock:
+            while self._published_bytes >= _BUFFER:
+                self._lock.wait()
+                self._mesh._check()
+            self._published.append((topic, data, checked, content_type))
+            self._published_bytes += len(data) + 64
+            if not self._carrying:
+                self._carrying = True
+                self._carried.clear()
+                self._portal.start(self._carry())
+
+    def publish_many(
+        self,
+        topic: str,
+        bodies: Iterable[Any],
+        *,
+        headers: Mapping[str, str] | None = None,
+        codec: Codec | None = None,
+    ) -> int:
+        """Publish several messages of one topic, and return how many; see :meth:`iris_client.Mesh.publish_many`."""
+        count = 0
+        for body in bodies:
+            self.publish(topic, body, headers=headers, codec=codec)
+            count += 1
+        return count
+
+    def flush(self, timeout: float = 30.0) -> None:
+        """Wait until the daemon has routed everything published before; see :meth:`iris_client.Mesh.flush`."""
+
+        async def flush() -> None:
+            await self._carried.wait()
+            await self._mesh.flush(timeout)
+
+        self._call(flush())
+
+    async def _carry(self) -> None:
+        """On the loop: hand over what other threads published, in order."""
+        mesh = self._mesh
+        try:
+            while True:
+                with self._lock:
+                    batch, self._published = self._published, deque()
+                    if not batch:
+                        self._carrying = False
+                        self._carried.set()
+                        return
+                for topic, body, headers, content_type in batch:
+                    await mesh._publish_checked(topic, body, headers, content_type)
+                with self._lock:
+                    self._published_bytes -= sum(len(body) + 64 for _, body, _, _ in batch)
+                    self._lock.notify_all()
+        except BaseException:
+            with self._lock:  # closed: nobody may wait for room that will not come
+                self._carrying, self._published_bytes = False, 0
+                self._published.clear()
+                self._carried.set()
+                self._lock.notify_all()
+            raise
+
+    def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        try:
+            self._mesh._check()
+        except BaseException:
+            coroutine.close()
+            raise
+        return self._portal.call(coroutine)
