@@ -156,7 +156,7 @@ def _server(limits: AttachLimits, interceptors: Sequence[Any] = ()) -> grpc.aio.
             ("grpc.keepalive_time_ms", 30_000),
             ("grpc.keepalive_timeout_ms", 30_000),
             ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+            ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ],
         maximum_concurrent_rpcs=limits.attachments + limits.unready + 1024,
     )

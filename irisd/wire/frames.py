@@ -16,6 +16,8 @@ from irisd.wire.protobuf import FIXED32, LENGTH, VARINT, WireError, read_length,
 MAX_HEADERS = 64
 MAX_HEADERS_BYTES = 8 * KiB
 MAX_MEMBERS = 65_536
+MAX_FRAMES = 65_536
+"""Most frames one batch may hold: decoding them must not hold up the others."""
 
 LARGE_HEADER = 256
 """A header above this many bytes is noted in the frame, so that a queue knows what it holds."""
@@ -214,6 +216,8 @@ def decode_batch(data: bytes, max_body: int) -> list[Frame]:
         tag = data[at]
         at += 1
         if tag == 0x0A:
+            if len(frames) >= MAX_FRAMES:
+                raise WireError(f"batch: more than {MAX_FRAMES} frames")
             start, at = read_length(data, at, end)
             frames.append(decode_frame(data, start, at, max_body))
         else:
