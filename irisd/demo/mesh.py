@@ -103,7 +103,9 @@ class DaemonProcess:
     async def status(self) -> pb.Status:
         """What the daemon says of itself."""
         async with grpc.aio.insecure_channel(self.url) as channel:
-            return await control_pb2_grpc.ControlStub(channel).GetStatus(pb.GetStatusRequest(), timeout=5.0)
+            stub = control_pb2_grpc.ControlStub(channel)
+            status: pb.Status = await stub.GetStatus(pb.GetStatusRequest(), timeout=5.0)
+            return status
 
     async def linked(self, peers: int) -> None:
         """Wait until it is linked to that many nodes."""

@@ -210,7 +210,7 @@ def decode_batch(data: bytes, max_body: int) -> list[Frame]:
     Raises:
         WireError: It is malformed.
     """
-    frames = []
+    frames: list[Frame] = []
     at, end = 0, len(data)
     while at < end:
         tag = data[at]
