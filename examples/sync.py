@@ -12,8 +12,7 @@ from __future__ import annotations
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-import iris_client as iris
-import iris_client.sync
+from iris_client import sync as iris
 
 primes = iris.Cluster("primes", concurrency=4, codec=iris.JSON)
 
@@ -24,7 +23,7 @@ def is_prime(number: int) -> bool:
 
 
 def ask() -> None:
-    with iris_client.sync.connect(codec=iris.JSON) as mesh, ThreadPoolExecutor(4) as pool:
+    with iris.connect(codec=iris.JSON) as mesh, ThreadPoolExecutor(4) as pool:
         numbers = range(2, 30)
         answers = pool.map(lambda number: mesh.request("primes", number, returns=bool, timeout=2.0), numbers)
         print("primes:", *(number for number, prime in zip(numbers, answers, strict=True) if prime))
