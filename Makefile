@@ -10,7 +10,7 @@ ARGS  ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test run fmt lint types arch unit sim integration netns interop fuzz accept bench \
-        proto docs check constraints clean
+        oldest proto docs check constraints clean
 
 help: ## List the targets
 	@echo "irisd: make TARGET"
@@ -73,6 +73,9 @@ accept: $(VENV)/.dev ## The long scenarios that prove the promises; minutes
 bench: $(VENV)/.dev ## Messages, requests and bytes per second, one node and two
 	@$(BIN)/python -m bench $(ARGS)
 
+oldest: $(VENV)-oldest/.ready ## Unit and integration on the oldest dependencies allowed
+	@$(VENV)-oldest/bin/python -m pytest -q -p no:cacheprovider tests/unit tests/integration $(ARGS)
+
 docs: $(VENV)/.dev ## Links lead somewhere, examples compile
 	@$(PYTEST) tests/test_documents.py $(ARGS)
 
@@ -104,8 +107,14 @@ constraints: $(VENV)/.dev ## Renew constraints.txt with the newest versions that
 	@{ echo "# Exact versions of everything the development environment installs; 'make constraints' renews it."; \
 	   $(PIP) freeze --exclude-editable; } > .make-constraints && mv .make-constraints constraints.txt
 
+$(VENV)-oldest/.ready: $(VENV)/.python pyproject.toml client/pyproject.toml constraints-oldest.txt
+	@echo "setting up $(VENV)-oldest ..."
+	@test -x $(VENV)-oldest/bin/python || "$$(cat $(VENV)/.python)" -m venv $(VENV)-oldest
+	@$(VENV)-oldest/bin/python -m pip --disable-pip-version-check -q install -c constraints-oldest.txt -e ./client -e '.[test]'
+	@touch $@
+
 clean: ## Remove what make made (environments included)
-	@rm -rf $(VENV) $(VENV)-proto .make .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist client/dist
+	@rm -rf $(VENV) $(VENV)-proto $(VENV)-oldest .make .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist client/dist
 	@find irisd client tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # ---------------------------------------------------------------------- environment

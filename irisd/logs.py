@@ -42,7 +42,7 @@ def set_up(level: str = "info", form: str = "auto", stream: TextIO | None = None
     else:
         colours = terminal and not os.environ.get("NO_COLOR")
         plain = structlog.dev.plain_traceback
-        rendered = [structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=plain, pad_event_to=28)]
+        rendered = [structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=plain)]
     structlog.configure(
         processors=[*shared, *rendered],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
