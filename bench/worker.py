@@ -16,9 +16,9 @@ import iris_client as iris
 
 TOPIC = "bench.data"
 PROGRESS = "bench.progress"
-WINDOW = 32_768
+WINDOW = 8_192
 """Messages the publisher may be ahead: lossless without a subscriber that blocks it."""
-TOLD_EVERY = 4_096
+TOLD_EVERY = 1_024
 
 
 def ready() -> None:
