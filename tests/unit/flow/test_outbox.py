@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
+from itertools import pairwise
 
 import pytest
 
@@ -95,7 +96,7 @@ def test_a_large_body_is_paid_for_afterwards():
         box.put(("t", ""), Frame(Kind.PUBLISH, address="t", count=n, body=bytes(KiB)))
     frames = drain(box, 64 * KiB)
     parts = [at for at, frame in enumerate(frames) if frame.kind != Kind.PUBLISH]
-    between = [later - earlier for earlier, later in zip(parts, parts[1:], strict=False)]
+    between = [later - earlier for earlier, later in pairwise(parts)]
     assert min(between) >= 0.9 * PART_BYTES / (KiB + FRAME_COST)  # as many bytes for the topic as the part had
     assert [frame.count for frame in frames if frame.kind == Kind.PUBLISH] == list(range(2000))
 

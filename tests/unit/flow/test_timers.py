@@ -25,9 +25,9 @@ def test_never_early_and_at_most_a_tick_late():
         timers.add(thing, deadline)
     fired = 0
     while (now := timers.next_deadline()) is not None:
-        for thing in timers.due(now):
-            assert isinstance(thing, int)
-            assert deadlines[thing] - 1e-9 <= now <= deadlines[thing] + TICK + 1e-9
+        for fired_thing in timers.due(now):
+            assert isinstance(fired_thing, int)
+            assert deadlines[fired_thing] - 1e-9 <= now <= deadlines[fired_thing] + TICK + 1e-9
             fired += 1
     assert fired == 500
 
