@@ -7,7 +7,6 @@ an earlier one left behind when it was killed is removed as well.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import re
@@ -16,11 +15,8 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from uvloop import new_event_loop
-
-from irisd import __version__
+from irisd import __version__, daemon
 from irisd.config import Config
-from irisd.daemon import Daemon
 from irisd.errors import RuntimeFolderError
 from irisd.keys import SEED_BYTES, ServiceKey
 from irisd.keys.files import write_key_file
@@ -41,27 +37,7 @@ def run(config: Config, announce: Callable[[str], None]) -> int:
         IrisdError: It cannot start; the message says what to do.
     """
     with fresh_key(Path(config.socket).parent) as (path, key):
-
-        async def serve() -> int:
-            return await _Announcing(config, [key], lambda found: announce(welcome(config, path, found))).run()
-
-        with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            return runner.run(serve())
-
-
-class _Announcing(Daemon):
-    """A daemon that says when everything is open."""
-
-    def __init__(
-        self, config: Config, keys: Sequence[ServiceKey], opened: Callable[[Sequence[ListenerInfo]], None]
-    ) -> None:
-        super().__init__(config, keys)
-        self._opened = opened
-
-    async def start(self) -> None:
-        """Open everything, then tell."""
-        await super().start()
-        self._opened(self.status().listeners)
+        return daemon.run(config, [key], on_ready=lambda listeners: announce(welcome(config, path, listeners)))
 
 
 @contextlib.contextmanager

@@ -219,7 +219,7 @@ class AttachServer:
         server = listener.server
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(RELAY, methods),))
         control = ControlService(self._source, listener.services)
-        control_pb2_grpc.add_ControlServicer_to_server(control, server)  # type: ignore[no-untyped-call]  # generated
+        control_pb2_grpc.add_ControlServicer_to_server(control, server)
         servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # untyped
         for name in ("", RELAY, CONTROL):
             await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)

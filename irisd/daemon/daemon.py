@@ -12,7 +12,7 @@ import itertools
 import os
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from random import SystemRandom
@@ -47,28 +47,34 @@ STOP_GRACE = 2.0
 _log = structlog.get_logger("irisd")
 
 
-def run(config: Config, keys: Sequence[ServiceKey]) -> int:
+OnReady = Callable[[Sequence[ListenerInfo]], None]
+
+
+def run(config: Config, keys: Sequence[ServiceKey], *, on_ready: OnReady | None = None) -> int:
     """Run a daemon until it is told to stop; return the exit code.
 
     Args:
         config: Checked settings.
         keys: One or more keys; several of one service make its keyring, the first is active.
+        on_ready: Told, once everything is open, what is.
 
     Raises:
         IrisdError: It cannot start; the message says what to do.
     """
+    daemon = Daemon(config, keys, on_ready=on_ready)
     try:
         import uvloop
     except ImportError:  # not on this platform
-        return asyncio.run(Daemon(config, keys).run())
-    return uvloop.run(Daemon(config, keys).run())
+        return asyncio.run(daemon.run())
+    return uvloop.run(daemon.run())
 
 
 class Daemon:
     """One process: a node per service, their links, the apps of this host."""
 
-    def __init__(self, config: Config, keys: Sequence[ServiceKey]) -> None:
+    def __init__(self, config: Config, keys: Sequence[ServiceKey], *, on_ready: OnReady | None = None) -> None:
         self._config = config
+        self._on_ready = on_ready
         self._keyrings = _keyrings(keys)
         self._clock = time.monotonic
         self._began = 0.0
@@ -85,6 +91,8 @@ class Daemon:
         with Signals(self._reload) as signals:
             await self.start()
             try:
+                if self._on_ready is not None:
+                    self._on_ready(self.status().listeners)
                 await signals.stop.wait()
                 await self._drain(signals.now)
             finally:
