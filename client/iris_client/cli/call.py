@@ -161,17 +161,21 @@ async def survey(
     5 when nobody did, 1 when there were only errors.
     """
     content, headers = body_of(body, file), headers_of(header_pairs)
-    good = 0
+    good, late = 0, set[str]()
     started = time.perf_counter()
     async with (
         connect(settings) as mesh,
         mesh.survey(name, content, method=method, timeout=settings.timeout, headers=headers) as answers,
     ):
         async for answer in answers:
+            if isinstance(answer.error, iris.DeadlineExceeded):
+                late.add(answer.member)  # "I was not done in time" is silence, only nearer
+                continue
             good += answer.error is None
             _print_answer(answer, as_json=settings.json)
         took = time.perf_counter() - started
-    asked, answered, silent = sorted(answers.asked), sorted(answers.answered), sorted(answers.silent)
+    asked, answered = sorted(answers.asked), sorted(set(answers.answered) - late)
+    silent = sorted(late.union(answers.silent))
     if settings.json:
         print_json({"asked": asked, "answered": answered, "silent": silent, "took": round(took, 6)})
     else:

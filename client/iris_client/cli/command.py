@@ -105,20 +105,30 @@ class Child:
 
     @classmethod
     async def start(cls, argv: Sequence[str], env: Mapping[str, str]) -> Child:
-        """Start a command.
+        """Start a command. Cancelled, it leaves nothing running.
 
         Raises:
             OSError: It cannot be started.
         """
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=env,
-            start_new_session=True,
+        starting = asyncio.create_task(
+            asyncio.create_subprocess_exec(
+                *argv,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=env,
+                start_new_session=True,
+            ),
+            name="iris-command-start",
         )
-        return cls(process)
+        try:
+            return cls(await asyncio.shield(starting))
+        except asyncio.CancelledError:
+            # asyncio cannot undo a process that is half made: it would wait for ever. Made whole, it can be ended.
+            await asyncio.wait((starting,))
+            if starting.exception() is None:
+                await cls(starting.result()).end()
+            raise
 
     @property
     def stdin(self) -> asyncio.StreamWriter:
@@ -147,19 +157,22 @@ class Child:
         return status
 
     async def end(self) -> None:
-        """End the command and what it started: SIGTERM, and SIGKILL for what does not heed it."""
+        """End the command and what it started: SIGTERM, and SIGKILL for what does not heed it in time."""
+        discarding = asyncio.create_task(self._discard(), name="iris-command-discard")
         try:
-            if self.process.returncode is None:
-                self._signal(signal.SIGTERM)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self.process.wait(), KILL_GRACE)
+            self._signal(signal.SIGTERM)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(KILL_GRACE):
+                    # Whoever still holds the pipes open is still there.
+                    await asyncio.gather(discarding, self._errors, self.process.wait())
             self.kill()
-            await self.process.wait()
         finally:
             self._running.discard(self)
+            discarding.cancel()
             self._errors.cancel()
-            self.stdin.close()
-            self.process._transport.close()  # type: ignore[attr-defined] # pipes a grandchild may hold open
+            # Pipes may be held open by what left the process group: without closing them, wait would not return.
+            self.process._transport.close()  # type: ignore[attr-defined]
+        await self.process.wait()
 
     @property
     def tail(self) -> str:
@@ -173,6 +186,10 @@ class Child:
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, number)
+
+    async def _discard(self) -> None:
+        while await self.stdout.read(64 * KiB):
+            pass
 
     async def _read_errors(self) -> None:
         """Pass standard error on to ours, and keep its end for the caller."""

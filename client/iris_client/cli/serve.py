@@ -265,6 +265,8 @@ async def serve(
     """
     if echo == bool(command):
         raise click.UsageError("give a command after --, as in: iris serve NAME -- tr a-z A-Z; or --echo")
+    if os.name != "posix":
+        raise Failure("iris serve needs Linux or macOS", hint="iris_client.Cluster serves names anywhere")
     if command and shutil.which(command[0]) is None:
         raise Failure(f"{command[0]}: no such command", code=USAGE, kind="NoCommand")
     logging.basicConfig(format="iris: %(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
@@ -272,7 +274,7 @@ async def serve(
     async with connect(settings) as mesh:
         server = Server(name, command, lambda: mesh.max_body, verbose=verbose, as_json=settings.json)
         server.handlers(cluster, methods or ("",), tunnels=tunnels)
-        stop = _stop_on_signals()
+        stop = _stop_on_signals(as_json=settings.json)
         async with mesh.join(cluster) as joined:
             if settings.json:
                 note_json({"serving": name, "ready": joined.ready, "pid": os.getpid()})
@@ -291,7 +293,7 @@ async def serve(
         await server.close()
 
 
-def _stop_on_signals() -> asyncio.Event:
+def _stop_on_signals(*, as_json: bool) -> asyncio.Event:
     """The first SIGTERM or SIGINT drains; the second ends the process now."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -300,7 +302,10 @@ def _stop_on_signals() -> asyncio.Event:
         if stop.is_set():
             end_all()
             os._exit(128 + number)
-        note("iris: finishing what is under way; once more ends it now")
+        if as_json:
+            note_json({"draining": True})
+        else:
+            note("iris: finishing what is under way; once more ends it now")
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):

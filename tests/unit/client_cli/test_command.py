@@ -10,7 +10,10 @@ import time
 from contextlib import suppress
 
 import pytest
+
 from iris_client.cli.command import TAIL_BYTES, Child, answer, end_all, environment
+
+from .conftest import until
 
 ENV = {"PATH": os.environ["PATH"]}
 LIMIT = 1 << 20
@@ -111,15 +114,11 @@ def gone(pid: int) -> bool:
 
 
 async def until_gone(*pids: int) -> None:
-    async with asyncio.timeout(10):
-        while not all(gone(pid) for pid in pids):
-            await asyncio.sleep(0.01)
+    await until(lambda: all(gone(pid) for pid in pids))
 
 
 async def pids_from(path) -> list[int]:
-    async with asyncio.timeout(10):
-        while not (path.exists() and path.read_text().endswith("\n")):
-            await asyncio.sleep(0.01)
+    await until(lambda: path.exists() and path.read_text().endswith("\n"))
     return [int(word) for word in path.read_text().split()]
 
 
@@ -173,9 +172,7 @@ async def test_many_at_once_leave_nothing_open():
     outcomes = await asyncio.gather(*(answer(["cat"], b"%d" % i, ENV, LIMIT) for i in range(20)))
     assert [outcome.output for outcome in outcomes] == [b"%d" % i for i in range(20)]
     if sys.platform == "linux":
-        async with asyncio.timeout(5):
-            while len(os.listdir("/proc/self/fd")) > before:
-                await asyncio.sleep(0.01)
+        await until(lambda: len(os.listdir("/proc/self/fd")) <= before)
 
 
 async def test_all_can_be_ended_at_once(tmp_path):
@@ -186,3 +183,16 @@ async def test_all_can_be_ended_at_once(tmp_path):
     assert await child.wait() == -signal.SIGKILL
     await until_gone(*pids)
     await child.end()
+
+
+async def test_cancelling_at_any_step_leaves_nothing(tmp_path):
+    """A process takes a few steps of the loop to be made; being cancelled between them must not leave half of one."""
+    for steps in range(40):
+        running = asyncio.create_task(answer(["sleep", "100"], b"x", ENV, LIMIT))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        running.cancel()
+        async with asyncio.timeout(5):
+            with pytest.raises(asyncio.CancelledError):
+                await running
+    assert not Child._running

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+
 from iris_client._urls import parse_url
 from iris_client.cli import options
 from iris_client.cli.options import Settings, body_of, global_options, headers_of, token_in_environment, with_settings

@@ -7,6 +7,7 @@ import json
 
 import click
 import pytest
+
 from iris_client import _errors as errors
 from iris_client._model import Executed
 from iris_client._urls import InvalidUrl

@@ -8,8 +8,11 @@ import os
 import threading
 
 import pytest
+
 from iris_client.cli import streams
 from iris_client.cli.streams import Input, Output
+
+from .conftest import until
 
 
 class Pipe:
@@ -110,8 +113,7 @@ async def test_output_waits_for_a_slow_reader_and_holds_no_more_than_it_may(pipe
         await sink.close()
 
     writing = asyncio.create_task(write())
-    while handed < streams.BEHIND_BYTES:
-        await asyncio.sleep(0.001)
+    await until(lambda: handed >= streams.BEHIND_BYTES)
     for _ in range(50):
         await asyncio.sleep(0)
     assert not writing.done()

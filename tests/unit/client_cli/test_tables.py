@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from iris_client.cli import tables
 from iris_proto.v1 import control_pb2 as pb
 
