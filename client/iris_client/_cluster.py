@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import sys
+import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final, TypeVar, overload
 
 from iris_client import _names
@@ -36,7 +40,18 @@ class Handler:
         answers_nothing: It is declared ``-> None``: nothing it returns is looked at.
     """
 
-    __slots__ = ("_resolved", "answers_nothing", "function", "is_async", "kind", "name", "raw", "wanted")
+    __slots__ = (
+        "_known",
+        "_resolved",
+        "_scope",
+        "answers_nothing",
+        "function",
+        "is_async",
+        "kind",
+        "name",
+        "raw",
+        "wanted",
+    )
 
     def __init__(self, function: Callable[..., Any], name: str, kind: int) -> None:
         self.function = function
@@ -48,6 +63,9 @@ class Handler:
         self.wanted: Any = Any
         self.answers_nothing = False
         self._resolved = False
+        self._known: dict[str, Any] = {}
+        self._scope: Mapping[str, Any] = {}
+        self.learn(_names_of_caller())
 
     def resolve(self, codec: Codec) -> Handler:
         """Read the annotations. Not done at declaration: they may name what is defined further down.
@@ -67,17 +85,16 @@ class Handler:
             variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
             if len(needed) > 1 or (not fixed and not variadic) or any(p.kind is p.KEYWORD_ONLY for p in needed):
                 raise InvalidCall(f"handler {self.name} must take one argument: what was sent to it")
-        target = self.function if inspect.isroutine(self.function) else getattr(self.function, "__call__", None)  # noqa: B004
         try:
-            hints = typing.get_type_hints(inspect.unwrap(target)) if target is not None else {}
+            annotation = self._hint(parameters[0].name) if parameters else Any
         except NameError as error:
             raise InvalidCall(
-                f"handler {self.name}: an annotation names {error.name!r}, which is unknown where it is defined"
+                f"handler {self.name}: its annotation names {error.name!r}, which is unknown where it is defined"
             ) from None
-        except TypeError:
-            hints = {}  # a builtin has none
-        annotation = hints.get(parameters[0].name, Any) if parameters else Any
-        self.answers_nothing = "return" in hints and hints["return"] is type(None)
+        try:
+            self.answers_nothing = self._hint("return") is type(None)
+        except NameError:
+            self.answers_nothing = False  # some type, and not None
         self.raw = annotation is (Event if self.kind == Kind.EVENT else Request)
         if not self.raw and self.kind != Kind.TUNNEL:
             self.wanted = annotation
@@ -89,6 +106,50 @@ class Handler:
                 )
         self._resolved = True
         return self
+
+    def _hint(self, name: str) -> Any:
+        """The annotation of a parameter, or of ``return``, as a type; ``Any`` where there is none.
+
+        Raises:
+            NameError: It names something unknown.
+        """
+        if name in self._known:
+            return self._known[name]
+        target: Any = self.function
+        while isinstance(target, functools.partial):
+            target = target.func
+        if not inspect.isroutine(target):
+            target = getattr(target, "__call__", None)  # noqa: B004
+        target = inspect.unwrap(target)
+        annotations = getattr(target, "__annotations__", {})
+        if name not in annotations:
+            return Any
+        only = types.SimpleNamespace(__annotations__={name: annotations[name]})
+        hints = typing.get_type_hints(only, globalns=getattr(target, "__globals__", {}), localns=self._scope)
+        return hints[name]
+
+    def learn(self, scope: Mapping[str, Any]) -> None:
+        """Look at the annotations now, while ``scope``, the names where the handler is declared, is at hand.
+
+        What they name may still be defined further down; then :meth:`resolve` looks again, at the module alone.
+        """
+        try:
+            names = [*list(inspect.signature(self.function).parameters)[:1], "return"]
+        except (TypeError, ValueError):
+            return
+        self._scope = scope
+        for name in names:
+            with suppress(NameError):
+                self._known[name] = self._hint(name)
+        self._scope = {}
+
+
+def _names_of_caller() -> Mapping[str, Any]:
+    """The local names where a handler is being declared: types may be defined inside a function."""
+    frame = sys._getframe(1)
+    while frame.f_globals is globals() and frame.f_back is not None:
+        frame = frame.f_back
+    return frame.f_locals
 
 
 class Cluster:

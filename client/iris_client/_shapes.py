@@ -147,7 +147,10 @@ def _build_union(value: Any, choices: tuple[Any, ...], where: str) -> Any:
 
 @lru_cache(maxsize=1024)
 def _hints(wanted: type) -> dict[str, Any]:
-    return typing.get_type_hints(wanted, include_extras=False)
+    try:
+        return typing.get_type_hints(wanted)
+    except NameError as error:
+        raise CodecError(f"{wanted.__qualname__}: an annotation names {error.name!r}, which is unknown") from None
 
 
 def _build_dataclass(value: Any, wanted: Any, where: str) -> Any:
