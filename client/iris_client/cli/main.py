@@ -16,7 +16,7 @@ import iris_client as iris
 from iris_client.cli import call, inspect, serve, topics, tunnel
 from iris_client.cli.completion import COMPLETE_VARIABLE, completion
 from iris_client.cli.options import examples, global_options
-from iris_client.cli.output import BROKEN_PIPE, INTERRUPTED, USAGE, Failure, report
+from iris_client.cli.output import BROKEN_PIPE, INTERRUPTED, USAGE, Failure, note, report
 
 _EPILOG = (
     examples(
@@ -53,6 +53,10 @@ class _Commands(click.Group):
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
+        except KeyboardInterrupt:
+            if sys.stderr.isatty():
+                note("")  # the prompt belongs on a line of its own, below the ^C
+            raise click.exceptions.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             _forget_stdout()
             raise click.exceptions.Exit(BROKEN_PIPE) from None
