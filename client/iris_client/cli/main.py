@@ -109,6 +109,7 @@ def run(argv: Sequence[str]) -> int:
     Returns:
         What the process exits with.
     """
+    _open_what_is_closed()
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # grpc's own words on stderr are not for users
     as_json = "--json" in takewhile(lambda word: word != "--", argv)
     try:
@@ -127,6 +128,13 @@ def run(argv: Sequence[str]) -> int:
             raise
         return report(error, as_json=as_json)
     return code if isinstance(code, int) else 0
+
+
+def _open_what_is_closed() -> None:
+    """Give a process that was started with closed streams empty ones; else its first socket would take their place."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - until the process ends
 
 
 def _expected(error: BaseException) -> bool:

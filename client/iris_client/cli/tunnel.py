@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
 import sys
 import time
 from collections.abc import Coroutine
@@ -19,18 +21,23 @@ from iris_client.cli.streams import Input, Output
 from iris_client.cli.values import show_size, show_time
 
 PROGRESS_INTERVAL: Final = 0.2
+BAR_WIDTH: Final = 20
 CLEAR_LINE: Final = "\r\x1b[K"
 
 
 class Progress:
     """How much went each way, and how fast.
 
+    Args:
+        total: Bytes there are to send, if that is known.
+
     Attributes:
         sent: Bytes handed to the tunnel.
         received: Bytes taken from it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, total: int | None = None) -> None:
+        self._total = total
         self.sent = 0
         self.received = 0
         self._started = time.perf_counter()
@@ -46,11 +53,18 @@ class Progress:
         rate = f"{show_size(moved / took)}/s" if took > 0 and moved else "-"
         return f"sent {show_size(self.sent)}, received {show_size(self.received)} in {show_time(took)} ({rate})"
 
+    def bar(self) -> str:
+        """How far it is, when it is known how far there is to go; empty when not."""
+        if not self._total:
+            return ""
+        share = min(1.0, self.sent / self._total)
+        return f"[{'#' * int(share * BAR_WIDTH):<{BAR_WIDTH}}] {share:4.0%} "
+
     async def show(self) -> None:
         """Keep a line on the terminal up to date, until cancelled."""
         while True:
             await asyncio.sleep(PROGRESS_INTERVAL)
-            print(f"{CLEAR_LINE}{self.line()}", end="", file=sys.stderr, flush=True)
+            print(f"{CLEAR_LINE}{self.bar()}{self.line()}", end="", file=sys.stderr, flush=True)
 
 
 @click.command(
@@ -81,8 +95,10 @@ async def tunnel(
             connect(settings) as mesh,
             mesh.tunnel(name, method=method, timeout=settings.timeout, headers=headers) as opened,
         ):
-            progress = Progress()
-            await _watched(_both_ways(opened, progress), progress, show=not quiet and not settings.json)
+            progress = Progress(_length_of_input())
+            # Whoever types sees what happens; a line that moves would only be in the way.
+            show = not quiet and not settings.json and sys.stderr.isatty() and not sys.stdin.isatty()
+            await _watched(_both_ways(opened, progress, tidy=show and sys.stdout.isatty()), progress, show=show)
     except iris.TunnelBroken as error:
         raise Failure(
             f"{error}; it broke after {progress.sent} bytes were sent and {progress.received} received",
@@ -96,8 +112,8 @@ async def tunnel(
 
 
 async def _watched(work: Coroutine[None, None, None], progress: Progress, *, show: bool) -> None:
-    """Do the work, with a line of progress when standard error is a terminal."""
-    if not show or not sys.stderr.isatty():
+    """Do the work, with a line of progress if that is wanted."""
+    if not show:
         await work
         return
     showing = asyncio.create_task(progress.show(), name="iris-progress")
@@ -109,17 +125,32 @@ async def _watched(work: Coroutine[None, None, None], progress: Progress, *, sho
         print(CLEAR_LINE, end="", file=sys.stderr, flush=True)
 
 
-async def _both_ways(opened: iris.Tunnel, progress: Progress) -> None:
+def _length_of_input() -> int | None:
+    """How much standard input still has, if it is a file."""
+    try:
+        descriptor = sys.stdin.fileno()
+        info = os.fstat(descriptor)
+        return info.st_size - os.lseek(descriptor, 0, os.SEEK_CUR) if stat.S_ISREG(info.st_mode) else None
+    except OSError:
+        return None
+
+
+async def _both_ways(opened: iris.Tunnel, progress: Progress, *, tidy: bool) -> None:
     """Pump both directions until both ends have finished.
 
     Somebody who types at a terminal is not waited for once the other end has finished.
+
+    Args:
+        opened: The tunnel.
+        progress: Counts the bytes.
+        tidy: Output and progress share a terminal: clear the line before anything is written.
 
     Raises:
         iris.TunnelBroken: The tunnel broke.
         OSError: Standard input or output did.
     """
     sending = asyncio.create_task(_send(opened, progress), name="iris-tunnel-send")
-    receiving = asyncio.create_task(_receive(opened, progress), name="iris-tunnel-receive")
+    receiving = asyncio.create_task(_receive(opened, progress, tidy=tidy), name="iris-tunnel-receive")
     pending = {sending, receiving}
     try:
         while pending:
@@ -142,9 +173,11 @@ async def _send(opened: iris.Tunnel, progress: Progress) -> None:
     await opened.finish()
 
 
-async def _receive(opened: iris.Tunnel, progress: Progress) -> None:
+async def _receive(opened: iris.Tunnel, progress: Progress, *, tidy: bool) -> None:
     sink = Output()
     async for chunk in opened:
         progress.received += len(chunk)
+        if tidy:
+            print(CLEAR_LINE, end="", file=sys.stderr, flush=True)
         await sink.write(chunk)
     await sink.close()

@@ -154,6 +154,13 @@ def test_a_reader_that_leaves_ends_it_quietly():
     assert process.wait(10) == 141
 
 
+def test_closed_streams_are_empty_ones():
+    script = f"exec {sys.executable} -m iris_client.cli request x --url {NOBODY} --timeout 50ms <&- >&-"
+    result = subprocess.run(["sh", "-c", script], stderr=subprocess.PIPE, text=True, timeout=30)
+    assert result.returncode == 1
+    assert result.stderr.startswith("iris: error: no Iris daemon answered")
+
+
 def test_without_click_it_says_what_to_install(tmp_path):
     script = "import sys; sys.modules['click'] = None; from iris_client.cli import main; main()"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)

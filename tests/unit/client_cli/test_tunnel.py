@@ -135,3 +135,25 @@ async def test_progress_on_a_terminal(shell, storage, monkeypatch):
     assert len(shown) >= 3
     assert shown[1].startswith("sent ")
     assert shown[-1].startswith("iris: sent 1.0 MiB, received 14 B in ")
+
+
+def test_the_bar_shows_how_far_it_is():
+    progress = tunnel.Progress(1000)
+    assert progress.bar() == "[                    ]   0% "
+    progress.sent = 500
+    assert progress.bar() == "[##########          ]  50% "
+    progress.sent = 1001  # the file grew
+    assert progress.bar() == "[####################] 100% "
+    assert tunnel.Progress().bar() == tunnel.Progress(0).bar() == ""
+
+
+def test_the_length_of_standard_input_is_known_for_files(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 100)
+    with path.open() as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        assert tunnel._length_of_input() == 100
+        os.lseek(file.fileno(), 30, os.SEEK_SET)
+        assert tunnel._length_of_input() == 70
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"x")))
+    assert tunnel._length_of_input() is None
