@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from iris_client._errors import DeadlineExceeded, DeliveryError, Detached, IrisError, from_frame
-from iris_client._frames import Header, Kind, ProtocolError
+from iris_client._frames import Code, Header, Kind, ProtocolError
 from iris_client._model import NO_HEADERS, Executed
 
 SURVEY_GRACE: Final = 1.0
@@ -207,6 +207,8 @@ class SurveyCall(Call):
             self.answered[member] = None
             self.answers.append(Answer(member, body, dict(header.headers)))
         elif kind == Kind.ERROR:
+            if header.code == Code.DEADLINE_EXCEEDED:
+                return  # its handler was stopped at the survey's own deadline: that is silence, not an answer
             error = self.error(header, body)
             self.answered[member] = None
             if not isinstance(error, DeliveryError):

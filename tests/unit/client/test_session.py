@@ -286,6 +286,7 @@ def test_survey(daemon: Daemon):
     assert daemon.take_one()[0].remaining_ms == 1000
     daemon.say(b"yes", kind=Kind.REPLY, id=call.id, member="a")
     daemon.say(kind=Kind.ERROR, id=call.id, member="b", code=Code.HANDLER_FAILED, detail="oops")
+    daemon.say(kind=Kind.ERROR, id=call.id, member="c", code=Code.DEADLINE_EXCEEDED)  # stopped: silent
     daemon.say(kind=Kind.DONE, id=call.id, members=["a", "b", "c"])
     assert [(answer.member, answer.body) for answer in call.answers] == [("a", b"yes"), ("b", b"")]
     assert isinstance(call.answers[1].error, HandlerFailed)
