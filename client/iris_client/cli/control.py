@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -150,7 +150,7 @@ async def open_control(settings: Settings) -> AsyncIterator[Control]:
 
 async def keep_asking(
     settings: Settings, ask: Callable[[Control], Awaitable[_Answer]], every: float
-) -> AsyncIterator[_Answer]:
+) -> AsyncGenerator[_Answer, None]:
     """Ask again and again, every ``every`` seconds; a daemon that went away is looked for anew."""
     while True:
         async with open_control(settings) as control:
