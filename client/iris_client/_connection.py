@@ -90,7 +90,8 @@ class Connection:
                 try:
                     lane = await self._attach(target, deadline - time.monotonic())
                 except LaneEnded as ended:
-                    tried[target] = ended.detail or ended.status
+                    if ended.status != "DEADLINE_EXCEEDED" or target not in tried:  # a reason says more than silence
+                        tried[target] = ended.detail or ended.status
                     if ended.status in DENIALS:
                         denied = ended
                 else:
