@@ -27,7 +27,6 @@ class Attachments:
         self._events = events
         self._records = records
         self._subscribers: Counter[tuple[str, str]] = Counter()
-        self._welcoming: list[App] = []
 
     def attach(self, id: int, hello: Frame, *, settled: bool) -> App:
         """A new app; it is welcomed at once, or when the node has settled."""
@@ -37,21 +36,7 @@ class Attachments:
         app = App(id, name, member_name, max_body=self._core.settings.max_body)
         app.last_taken = self._core.now
         self._core.apps[id] = app
-        if settled:
-            self._welcome(app)
-        else:
-            self._welcoming.append(app)
-        return app
-
-    def settled(self) -> None:
-        """Those who came early may begin."""
-        for app in self._welcoming:
-            if self._core.apps.get(app.id) is app:
-                self._welcome(app)
-        self._welcoming.clear()
-
-    def _welcome(self, app: App) -> None:
-        identity = self._core.identity
+        app.welcome = settled
         welcome = Frame(
             Kind.WELCOME,
             address=identity.service,
@@ -63,6 +48,14 @@ class Attachments:
         self._core.urgent(app, welcome)
         if self._core.draining:
             self.goodbye(app)
+        return app
+
+    def settled(self) -> None:
+        """Those who came early may begin."""
+        for app in self._core.apps.values():
+            if not app.welcome:
+                app.welcome = True
+                self._core.wake(app)
 
     def goodbye(self, app: App) -> None:
         """Tell an app that this daemon is about to stop."""

@@ -335,7 +335,7 @@ class Calls:
         if executed is Executed.NO:
             executed = call.executed  # of all attempts
         if call.source_id == ACCEPTED:
-            self._core.drop("push-lost")
+            self._core.drop("push-failed" if executed is Executed.YES else "push-lost")
         elif frame is not None:
             self._core.answer(call.source, frame.copy(id=call.source_id, executed=executed))
         else:

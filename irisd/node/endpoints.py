@@ -99,6 +99,7 @@ class App(Endpoint):
         self.members: dict[int, Member] = {}  # by the JOIN's id
         self.subscriptions: dict[int, Subscription] = {}
         self.draining = False
+        self.welcome = False  # until then nothing leaves towards it
         self.lost = 0  # publishes dropped since its last FLUSH
         self.last_taken = 0.0  # when the edge last took something: is it reading?
 

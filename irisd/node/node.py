@@ -210,6 +210,9 @@ class Node:
         endpoint = core.endpoint(destination)
         if endpoint is None:
             return []
+        if isinstance(endpoint, App) and not endpoint.welcome:
+            endpoint.outbox.idle = True
+            return []
         frames = endpoint.outbox.take(limit, now)
         if isinstance(endpoint, Peer):
             self._events.number(endpoint, frames)

@@ -165,13 +165,17 @@ class Registry:
         everyone: dict[NodeId, None] = {}
         groups: dict[str, dict[NodeId, int]] = {}
         unreachable: dict[tuple[NodeId, str], None] = {}
+        missed: dict[str, NodeId] = {}  # one node for each group: one of its members would have had them
         for node, claim in self._topics.match(topic):
             if not self._nodes[node].routable:
-                unreachable[node, claim.group] = None
+                if claim.group:
+                    missed.setdefault(claim.group, node)
+                else:
+                    unreachable[node, ""] = None
             elif claim.group:
                 nodes = groups.setdefault(claim.group, {})
                 nodes[node] = max(nodes.get(node, 0), claim.members)
             else:
                 everyone[node] = None
-        lost = tuple(key for key in unreachable if key[1] not in groups)
-        return Match(tuple(everyone), groups, lost)
+        unreachable |= {(node, group): None for group, node in missed.items() if group not in groups}
+        return Match(tuple(everyone), groups, tuple(unreachable))
