@@ -207,7 +207,7 @@ class SurveyCall(Call):
             self.answered[member] = None
             self.answers.append(Answer(member, body, dict(header.headers)))
         elif kind == Kind.ERROR:
-            if header.code == Code.DEADLINE_EXCEEDED:
+            if int(header.code) == Code.DEADLINE_EXCEEDED:
                 return  # its handler was stopped at the survey's own deadline: that is silence, not an answer
             error = self.error(header, body)
             self.answered[member] = None

@@ -95,6 +95,7 @@ class Connection:
                     if ended.status in DENIALS:
                         denied = ended
                 else:
+                    self._lane = lane
                     self._task = asyncio.create_task(self._run(lane), name="iris-mesh")
                     return
             if denied is not None:
@@ -302,6 +303,9 @@ class Connection:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         self._task = None
+        if self._lane is not None:  # the task was cancelled before its first step
+            await self._lane.close()
+            self._lane = None
         self._session.lane_down(reason)
         if self._timer is not None:
             self._timer.cancel()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, TypeVar, overload
 
 from iris_client import _names
 from iris_client._cluster import Cluster
 from iris_client._codecs import Codec, encode_body
-from iris_client._errors import InvalidCall, TooLarge
+from iris_client._errors import InvalidCall, MeshClosed, TooLarge
 from iris_client._joined import DRAIN_TIMEOUT
 from iris_client._joined import Joined as AsyncJoined
 from iris_client._mesh import Mesh as AsyncMesh
@@ -25,6 +28,8 @@ from iris_client._sync_things import Joined, Subscription, Survey, Tunnel
 from iris_client._tunnel import Tunnel as AsyncTunnel
 
 T = TypeVar("T")
+
+_log = logging.getLogger("iris_client")
 
 _BUFFER: Final = MiB
 """Bytes of published messages that may be on their way from other threads to the loop."""
@@ -89,8 +94,11 @@ class Mesh:
             self._portal.close()
 
     async def _closed(self, timeout: float) -> None:
-        await self._carried.wait()
-        await self._mesh.close(timeout)
+        deadline = time.monotonic() + timeout
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._carried.wait()
+        await self._mesh.close(max(0.0, deadline - time.monotonic()))
 
     @property
     def state(self) -> State:
@@ -290,7 +298,9 @@ class Mesh:
                 with self._lock:
                     self._published_bytes -= sum(len(body) + 64 for _, body, _, _ in batch)
                     self._lock.notify_all()
-        except BaseException:
+        except BaseException as error:
+            if not isinstance(error, (MeshClosed, asyncio.CancelledError)):
+                _log.exception("a defect of the SDK: what was published is lost")
             with self._lock:  # closed: nobody may wait for room that will not come
                 self._carrying, self._published_bytes = False, 0
                 self._published.clear()
