@@ -9,24 +9,24 @@ and :meth:`LinkConnection.end`.
 The life of a connection::
 
     dialled:   SHAKING -- message 2 --> SHAKEN: stand_by(), the peer's first record, open() --> OPEN
-    accepted:  SHAKING -- message 1 --> SHAKEN: the peer's first record, stand_by(), open() --> OPEN
+    accepted:                           SHAKEN: the peer's first record, stand_by(), open() --> OPEN
     both:      any -- end() --> ENDING -- the peer has read it --> GONE
 
-So the dialling side speaks first, and the other acts on nothing before that.
+So the dialling side speaks first, and the other acts on nothing before that. An
+accepted connection comes from the :mod:`~irisd.link.gate`, its handshake done.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum, auto
 from typing import Final, Protocol
 
 from irisd.config import Address
 from irisd.errors import WireError
-from irisd.link.handshake import Credentials, Greeting, Initiator, Purpose, Refused, Responder
+from irisd.link.handshake import Credentials, Greeting, Initiator, Purpose, Refused
 from irisd.link.outcome import LinkEnd, Outcome
 from irisd.link.session import MAX_RECORD, Received, Session, SessionError, Settled
 from irisd.sp import Buffer, EndpointType, Framing, MessageEncoder, SpStream
@@ -58,9 +58,6 @@ class Phase(Enum):
 class Board(Protocol):
     """Who decides about a node's connections."""
 
-    def hailed(self, connection: LinkConnection, greeting: Greeting) -> Outcome | None:
-        """Accepted: the first message opened. Nothing is proven yet; return why not, or ``None`` to answer."""
-
     def shaken(self, connection: LinkConnection) -> None:
         """Dialled: the peer answered and holds the key."""
 
@@ -83,7 +80,7 @@ class LinkConnection:
     Args:
         number: Unique in this daemon.
         dial_address: Where to, if this side dials.
-        board: Who decides; for an accepted connection only until its key id is known.
+        board: Who decides.
         max_message: Largest message either way on a data connection, in bytes.
     """
 
@@ -110,14 +107,9 @@ class LinkConnection:
         self.end_reason: LinkEnd | None = None
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the socket is gone."""
-        self.spent: Callable[[float], None] | None = None
-        """Told what a step of an accepted handshake took, in processor seconds."""
-
         self._tcp = TcpConnection(self, options, buffer_bytes=HANDSHAKE_BUFFER)
         self._max_message = max_message
         self._initiator: Initiator | None = None
-        self._responder: Responder | None = None
-        self._boards: Callable[[bytes], tuple[Board, Greeting] | None] | None = None
         self._session: Session | None = None
         self._stream: SpStream | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -132,19 +124,11 @@ class LinkConnection:
         self._initiator = Initiator(purpose, key_id, credentials, greeting, os.urandom(32))
         return self._tcp
 
-    def respond(
-        self,
-        find: Callable[[bytes], Credentials | None],
-        boards: Callable[[bytes], tuple[Board, Greeting] | None],
-    ) -> TcpConnection:
-        """Be the listening side; return the protocol for the event loop.
-
-        Args:
-            find: The credentials of a key id.
-            boards: Who decides about connections with that key id, and who we are there.
-        """
-        self._responder = Responder(find)
-        self._boards = boards
+    def resume(self, purpose: Purpose, key_id: bytes, peer: Greeting, session: Session, remote: str) -> TcpConnection:
+        """Be the listening side, its handshake done; return the protocol for the event loop."""
+        self.purpose, self.key_id, self.peer, self._session = purpose, key_id, peer, session
+        self.address = remote
+        self.phase = Phase.SHAKEN
         return self._tcp
 
     @property
@@ -221,11 +205,11 @@ class LinkConnection:
 
     # ----------------------------------------------------------- ending
 
-    def end(self, end: LinkEnd, *, reply: bytes = b"") -> None:
+    def end(self, end: LinkEnd) -> None:
         """End this connection, once; later calls do nothing.
 
-        Before a session exists ``reply`` is sent in the clear. Within a session
-        the ending is said sealed, unless the peer is gone or has said its own.
+        Within a session the ending is said, sealed, unless the peer is gone or
+        has said its own.
 
         The board is told at once, the socket goes when the peer has read it or
         after :data:`LINGER` seconds.
@@ -240,8 +224,8 @@ class LinkConnection:
         elif end.outcome is Outcome.BROKEN:
             self._tcp.abort()
         else:
-            last = [reply] if reply else [] if self._session is None else self._session.seal_close(end)
-            self._tcp.write(last)
+            if self._session is not None:
+                self._tcp.write(self._session.seal_close(end))
             if self.dialled or self._peer_stood_by:
                 self._tcp.finish_writing()
                 self._timer = asyncio.get_running_loop().call_later(LINGER, self._tcp.abort)
@@ -262,9 +246,7 @@ class LinkConnection:
     # ---------------------------------------- for the TCP connection
 
     def connected(self, connection: TcpConnection) -> None:
-        if not self.address:
-            self.address = connection.remote
-        if self.phase is not Phase.SHAKING:  # ended while the event loop was setting it up
+        if self.phase is Phase.ENDING:  # ended while the event loop was setting it up
             connection.abort()
         elif self._initiator is not None:
             connection.write([self._initiator.first])
@@ -310,48 +292,16 @@ class LinkConnection:
     # ------------------------------------------------------- handshake
 
     def _shake(self, data: memoryview) -> None:
-        began = time.perf_counter()
+        assert self._initiator is not None  # accepted connections have it behind them
         try:
-            if self._initiator is not None:
-                self._shake_as_initiator(self._initiator, data)
-            elif self._responder is not None:
-                self._shake_as_responder(self._responder, data)
+            answer = self._initiator.feed(data)
         except Refused as refused:
-            self.end(LinkEnd(refused.outcome, refused.detail, refused.by_peer), reply=refused.reply)
-        finally:
-            if self.spent is not None:
-                self.spent(time.perf_counter() - began)
-
-    def _shake_as_initiator(self, initiator: Initiator, data: memoryview) -> None:
-        answer = initiator.feed(data)
-        if answer is None:
+            self.end(LinkEnd(refused.outcome, refused.detail, refused.by_peer))
             return
-        self.peer, self._session = answer
-        self.phase = Phase.SHAKEN
-        self.board.shaken(self)
-
-    def _shake_as_responder(self, responder: Responder, data: memoryview) -> None:
-        try:
-            greeting = responder.feed(data)
-        finally:
-            self.purpose, self.key_id = responder.purpose, responder.key_id
-        if greeting is None:
-            return
-        assert self._boards is not None
-        found = self._boards(responder.key_id)
-        if found is None:
-            raise Refused(Outcome.WRONG_KEY, "the key was removed")
-        board, own = found
-        self.peer = greeting
-        verdict = board.hailed(self, greeting)
-        reply, self._session = responder.answer(verdict, own, os.urandom(32))
-        self.board = board
-        if verdict is not None:
-            self.end(LinkEnd(verdict, "refused in the handshake"), reply=reply)
-            return
-        self._tcp.write([reply])
-        self.phase = Phase.SHAKEN
-        self._timer_end = LinkEnd(Outcome.UNCONFIRMED, "nobody stood by the first message")
+        if answer is not None:
+            self.peer, self._session = answer
+            self.phase = Phase.SHAKEN
+            self.board.shaken(self)
 
     # --------------------------------------------------------- records
 

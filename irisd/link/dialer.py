@@ -60,9 +60,10 @@ class Dial:
         """Some link has ended: look whether it was this one."""
         self._nudge.set()
 
-    def stop(self) -> None:
-        """Dial no more."""
+    def stop(self) -> asyncio.Task[None]:
+        """Dial no more; return what is done when the last attempt is undone."""
         self._task.cancel()
+        return self._task
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()

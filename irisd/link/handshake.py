@@ -273,6 +273,12 @@ class Responder:
             raise self._wrong_key("it does not hold the key it names") from None
         return Greeting.decode(payload)
 
+    @property
+    def first_ephemeral(self) -> bytes:
+        """The peer's ephemeral public key, which no two honest first messages share."""
+        start = PREAMBLE_BYTES + _SIZE.size
+        return self._buffer[start : start + DH_BYTES]
+
     def answer(self, verdict: Outcome | None, greeting: Greeting, ephemeral: bytes) -> tuple[bytes, Session | None]:
         """Answer the first message.
 

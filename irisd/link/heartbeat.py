@@ -113,17 +113,22 @@ class Heartbeat:
         self._probe_heard = True
         return self._respondent.answer(question, _ANSWER.pack(_VERSION, number))
 
-    def probe(self, now: float) -> list[Buffer] | None:
+    def probe(self, now: float, within: float) -> list[Buffer] | None:
         """Find out whether this link is alive; :meth:`probe_verdict` will tell.
 
-        The asking side asks at once, the other waits for the next question.
+        The asking side asks at once and waits two intervals, but no more than
+        ``within`` seconds. The other can only wait for the next question, and
+        that takes the two intervals.
 
         Returns:
             The parts of a question to send, if this side asks.
         """
-        self._probe_ends = now + PROBE_INTERVALS * self.interval
         self._probe_heard = False
-        return None if self._surveyor is None else self._ask(self._surveyor, now)
+        self._probe_ends = now + PROBE_INTERVALS * self.interval
+        if self._surveyor is None:
+            return None
+        self._probe_ends = min(self._probe_ends, now + within)
+        return self._ask(self._surveyor, now)
 
     def probe_verdict(self, now: float) -> bool | None:
         """What the probe found; ``None`` while it runs, or none was begun."""

@@ -84,6 +84,7 @@ class Link:
         )
         self._beat: asyncio.TimerHandle | None = None
         self._pull_is_due = False
+        self._is_reading = False
         self._probed: Callable[[bool], None] | None = None
 
     def __repr__(self) -> str:
@@ -101,7 +102,8 @@ class Link:
         """There is something to send. Cheap; call it as often as there is."""
         if not self._pull_is_due and self.is_up:
             self._pull_is_due = True
-            self._loop.call_soon(self._pull)
+            if not self._is_reading:
+                self._loop.call_soon(self._pull)
 
     async def close(self, reason: str = "") -> None:
         """Say goodbye and wait until the peer has read it, two seconds at most.
@@ -143,10 +145,16 @@ class Link:
             self._beat.cancel()
             self._beat = None
 
-    def probe(self, done: Callable[[bool], None]) -> None:
-        """Find out whether the peer is alive; ``done`` is told unless the link ends first."""
+    def probe(self, within: float, done: Callable[[bool], None]) -> None:
+        """Find out whether the peer is alive; ``done`` is told unless the link ends first.
+
+        Args:
+            within: Seconds it may take to answer, if this side asks; else it is
+                given the time in which it has to ask by itself.
+            done: Told whether it is.
+        """
         self._probed = done
-        question = self._heartbeat.probe(time.monotonic())
+        question = self._heartbeat.probe(time.monotonic(), within)
         if question is not None:
             self.control.send([question])
         self._schedule()
@@ -168,7 +176,13 @@ class Link:
     def data_received(self, messages: list[bytes]) -> None:
         """Messages of the data connection."""
         self._heartbeat.heard(time.monotonic())
-        self._handler.messages_received(self, messages)
+        self._is_reading = True
+        try:
+            self._handler.messages_received(self, messages)
+        finally:
+            self._is_reading = False
+        if self._pull_is_due:  # an answer need not wait for the next turn: all that was read has been handled
+            self._pull()
 
     def _pull(self) -> None:
         self._pull_is_due = False

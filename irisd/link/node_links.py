@@ -22,7 +22,7 @@ from irisd.link.outcome import LinkEnd, LinkFact, Outcome
 from irisd.link.settling import Settling, Step, Verdict
 from irisd.model import PeerInfo
 from irisd.sp import EndpointType
-from irisd.transport.tcp import TcpOptions, dial
+from irisd.transport.tcp import TcpOptions, attach, dial
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,19 +115,27 @@ class NodeLinks:
         if entry is not None:
             entry.stop()
 
+    def use(self, keyring: Keyring) -> None:
+        """Go on with another keyring of the service; links made with a key it does not have are closed."""
+        self.keyring = keyring
+        for link in list(self._link_by_peer.values()):
+            if keyring.find(link.control.key_id) is None:
+                self._finish(link, LinkEnd(Outcome.CLOSED, "its key was removed"))
+
     def end_all(self, end: LinkEnd) -> list[asyncio.Future[None]]:
-        """End every dial, connection and link; return what is done when their sockets are gone."""
+        """End every dial, connection and link; return what is done when nothing of them is left."""
         self.stopping = True
-        for address in list(self._dials):
-            self.forget(address)
+        pending: list[asyncio.Future[None]] = [entry.stop() for entry in self._dials.values()]
+        self._dials.clear()
         for task in self._tasks:
             task.cancel()
+            pending.append(task)
         connections = list(self._connections.values())
         for link in list(self._link_by_peer.values()):
             self._finish(link, end)
         for connection in connections:
             connection.end(end)
-        return [connection.closed for connection in connections]
+        return pending + [connection.closed for connection in connections]
 
     def greeting(self, *, expected: bytes = NOBODY, binding: bytes = NOBODY) -> Greeting:
         """Who we are, for a handshake."""
@@ -173,17 +181,13 @@ class NodeLinks:
         config = self._host.config
         credentials = self.credentials(key_id)
         if credentials is None:
-            connection.end(LinkEnd(Outcome.WRONG_KEY, "the key was removed"))
+            connection.fail(LinkEnd(Outcome.WRONG_KEY, "the key was removed"))
             return
         connection.limit(config.handshake_timeout, LinkEnd(Outcome.TIMEOUT, "the peer took too long to answer"))
         protocol = connection.initiate(purpose, key_id, credentials, greeting)
         try:
             sock = await dial(address, config.tcp)
-            try:
-                await asyncio.get_running_loop().create_connection(lambda: protocol, sock=sock)
-            except BaseException:
-                sock.close()
-                raise
+            await attach(protocol, sock, accepted=False)
         except OSError as error:
             connection.fail(LinkEnd(Outcome.UNREACHABLE, error.strerror or str(error)))
         except asyncio.CancelledError:
@@ -213,17 +217,20 @@ class NodeLinks:
 
     # ------------------------------------------- reports of connections
 
-    def hailed(self, connection: LinkConnection, greeting: Greeting) -> Outcome | None:
-        self._connections[connection.number] = connection
+    def hailed(self, purpose: Purpose, key_id: bytes, greeting: Greeting) -> Outcome | None:
         if self.stopping:
             return Outcome.STOPPING
         if greeting.node_id == self.identity.node_id:
             return Outcome.SELF
         if greeting.expected not in (NOBODY, self.identity.node_id):
             return Outcome.MISROUTED
-        if connection.purpose is Purpose.DATA and self._link_for_data(connection, greeting) is None:
+        if purpose is Purpose.DATA and self._link_for_data(key_id, greeting) is None:
             return Outcome.UNBOUND
         return None
+
+    def adopt(self, connection: LinkConnection) -> None:
+        """An accepted connection whose first message was answered; its peer has yet to stand by it."""
+        self._connections[connection.number] = connection
 
     def shaken(self, connection: LinkConnection) -> None:
         peer = connection.peer
@@ -237,6 +244,8 @@ class NodeLinks:
 
     def stood_by(self, connection: LinkConnection, generation: int) -> None:
         self._host.proven(connection)
+        timeout = self._host.config.handshake_timeout
+        connection.limit(timeout, LinkEnd(Outcome.TIMEOUT, "it was not settled in time"))
         peer = connection.peer
         assert peer is not None
         if connection.purpose is Purpose.DATA:
@@ -294,7 +303,9 @@ class NodeLinks:
         assert peer is not None
         if verdict.step is Step.PROBE:
             link = self._link_by_peer[peer.node_id]
-            link.probe(lambda alive: self._follow(self._settling.probed(peer.node_id, alive=alive)))
+            # Half the time a handshake has: the one that waits must live to see the result.
+            within = self._host.config.handshake_timeout / 2
+            link.probe(within, lambda alive: self._follow(self._settling.probed(peer.node_id, alive=alive)))
             return
         if verdict.drop is not None:
             self._drop(verdict.drop)
@@ -350,10 +361,10 @@ class NodeLinks:
         else:
             self._link_by_binding[connection.binding] = link
 
-    def _link_for_data(self, connection: LinkConnection, greeting: Greeting) -> Link | None:
+    def _link_for_data(self, key_id: bytes, greeting: Greeting) -> Link | None:
         """The link that a data connection belongs to, if it really does."""
         link = self._link_by_binding.get(greeting.binding)
-        if link is None or link.peer.node_id != greeting.node_id or link.control.key_id != connection.key_id:
+        if link is None or link.peer.node_id != greeting.node_id or link.control.key_id != key_id:
             return None
         return link
 
@@ -361,7 +372,7 @@ class NodeLinks:
         if connection.dialled:
             link: Link | None = self._links[connection.number]
         else:
-            link = self._link_for_data(connection, peer)
+            link = self._link_for_data(connection.key_id, peer)
             if link is None:  # its control connection ended meanwhile, or another data connection was first
                 connection.end(LinkEnd(Outcome.UNBOUND, "its control connection is gone"))
                 return

@@ -170,6 +170,46 @@ def tune(sock: socket.socket, options: TcpOptions) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, _UNSENT_LOW_WATER, options.unsent)
 
 
+async def attach(connection: TcpConnection, sock: socket.socket, *, accepted: bool) -> None:
+    """Give a connected socket to the event loop; it belongs to ``connection`` from there on.
+
+    It takes a turn or two and is seen through even when cancelled. In between the
+    descriptor has two owners, the socket object and the loop, and if both closed
+    it, the second would close a descriptor that is somebody else's by then.
+
+    Raises:
+        OSError: The socket is of no use any more; it is closed.
+        asyncio.CancelledError: Cancelled; the connection is dropped.
+    """
+    loop = asyncio.get_running_loop()
+    if accepted:
+        handing_over = loop.create_task(loop.connect_accepted_socket(lambda: connection, sock))
+    else:
+        handing_over = loop.create_task(loop.create_connection(lambda: connection, sock=sock))
+    try:
+        await asyncio.shield(handing_over)
+    except OSError:
+        sock.close()
+        raise
+    except asyncio.CancelledError:
+        await asyncio.wait([handing_over])
+        connection.abort()
+        raise
+    finally:
+        if handing_over.done() and not handing_over.cancelled() and handing_over.exception() is None:
+            _let_go(handing_over.result()[0], sock)
+
+
+def _let_go(transport: asyncio.BaseTransport, sock: socket.socket) -> None:
+    """Make a socket forget its descriptor if a uvloop transport has closed it.
+
+    uvloop tells the socket so itself, unless the connection ended before the
+    handing over was through. The event loop's own transports always do.
+    """
+    if not isinstance(transport, asyncio.Transport) and transport.is_closing() and sock.fileno() != -1:
+        sock.detach()
+
+
 async def dial(address: Address, options: TcpOptions, *, per_address: float = PER_ADDRESS) -> socket.socket:
     """Connect to a host and port.
 

@@ -2,8 +2,8 @@
 
 The event loop's own servers accept as fast as they can and build a connection
 for each; under a flood that is most of the cost. Here whoever owns the listener
-judges each connection by its address first, and one turn of the loop accepts a
-few at most, so that links that are up get their turn in between.
+judges each connection by its address first, and one turn of the loop accepts
+one at most, so that links that are up get their turn in between.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from irisd.errors import ListenError
 from irisd.transport.tcp import show_address
 
 BACKLOG: Final = 1024
-PER_TURN: Final = 8
-"""Connections accepted in one turn of the event loop."""
 PAUSE: Final = 0.1
 """Seconds without accepting when the process has no file descriptor left."""
 
@@ -72,19 +70,18 @@ class TcpListener:
         self._sockets.clear()
 
     def _accept(self, listening: socket.socket) -> None:
-        for _ in range(PER_TURN):
-            try:
-                sock, where = listening.accept()
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                if error.errno in _OUT_OF_RESOURCES:
-                    self._pause(listening)
-                    self._starved(f"{os.strerror(error.errno)}; raise RLIMIT_NOFILE")
-                    return
-                continue  # this one died before it was accepted
-            sock.setblocking(False)
-            self._accepted(sock, str(where[0]), show_address(where))
+        """Accept one connection; if more are waiting, the next turn of the loop comes back."""
+        try:
+            sock, where = listening.accept()
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            if error.errno in _OUT_OF_RESOURCES:
+                self._pause(listening)
+                self._starved(f"{os.strerror(error.errno)}; raise RLIMIT_NOFILE")
+            return  # or this one died before it was accepted
+        sock.setblocking(False)
+        self._accepted(sock, str(where[0]), show_address(where))
 
     def _pause(self, listening: socket.socket) -> None:
         self._loop.remove_reader(listening.fileno())

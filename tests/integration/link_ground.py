@@ -123,7 +123,7 @@ QUICK = LinkConfig(heartbeat_interval=0.1, handshake_timeout=2.0, first_delay=0.
 async def eventually(state: Callable[[], Any]) -> None:
     """Wait for a state that nobody announces."""
     async with asyncio.timeout(PATIENCE):
-        while not state():  # noqa: ASYNC110
+        while not state():
             await asyncio.sleep(0.002)
 
 

@@ -211,6 +211,22 @@ async def test_forgetting_an_address_ends_its_dialling() -> None:
         assert one.links.dialled_addresses == []
 
 
+async def test_removing_a_key_closes_the_links_made_with_it() -> None:
+    new = ServiceKey.generate("shop", os.urandom(32))
+    async with ground() as made:
+        one, two = await made.pair()
+        for node in (one, two):
+            node.links.use(node.links.keyring.accept(new))
+        for node in (one, two):
+            node.links.use(node.links.keyring.activate(new.key_id))
+        assert one.seen.downs == [] and two.seen.downs == []  # the link made with the old key goes on
+        two.links.use(two.links.keyring.remove(made.key.key_id))
+        await one.seen.until(lambda: one.seen.downs)
+        assert one.seen.downs[0][1].detail == two.seen.downs[0][1].detail == "its key was removed"
+        await one.seen.until(lambda: len(one.seen.ups) == 2)  # dialled again with the new one
+        assert one.seen.live[0].control.key_id == new.key_id
+
+
 async def test_a_port_in_use_and_an_address_that_is_not_ours() -> None:
     async with ground() as made:
         one = await made.node("one")

@@ -85,7 +85,7 @@ def test_a_probe_of_the_asking_side() -> None:
     asker, answerer = beats()
     ask(asker, 100.0)
     assert asker.probe_verdict(100.1) is None  # none was begun
-    question = asker.probe(100.2)
+    question = asker.probe(100.2, 9.0)
     assert question is not None
     assert asker.probe_verdict(100.3) is None
     answer = answerer.message_received(b"".join(question), 100.3)
@@ -97,19 +97,26 @@ def test_a_probe_of_the_asking_side() -> None:
 
 def test_a_probe_that_nobody_answers() -> None:
     asker, _ = beats()
-    asker.probe(100.0)
+    asker.probe(100.0, 9.0)
     assert asker.next_deadline() <= 102.0
     assert asker.probe_verdict(101.9) is None
     assert asker.probe_verdict(102.0) is False
 
 
+def test_a_probe_takes_no_longer_than_who_waits_for_it() -> None:
+    asker, _ = beats(interval=60.0)
+    asker.probe(100.0, 2.5)
+    assert asker.probe_verdict(102.4) is None
+    assert asker.probe_verdict(102.5) is False
+
+
 def test_a_probe_of_the_answering_side_waits_for_the_next_question() -> None:
     asker, answerer = beats()
-    assert answerer.probe(100.0) is None
+    assert answerer.probe(100.0, 0.1) is None
     assert answerer.next_deadline() == 102.0
     answerer.message_received(ask(asker, 101.0), 101.0)
     assert answerer.probe_verdict(101.0) is True
-    answerer.probe(103.0)
+    answerer.probe(103.0, 0.1)
     assert answerer.probe_verdict(105.0) is False
 
 
