@@ -29,7 +29,7 @@ class Line:
         self.sizes = sizes
         self.abort = abort
         self.window = world.random.choice([64 * KiB, 256 * KiB, 1024 * KiB])
-        self.pace = world.random.choice([0.0, 0.0, 0.005])
+        self.pace = world.random.choice([0.0, 0.005, 0.3])  # seconds to digest a message
         self.sent: tuple[list[int], list[int]] = ([], [])  # checksums of what each side has sent
         self.finished = [False, False]
         self.ends: list[TunnelEnd | None] = [None, None]

@@ -116,6 +116,9 @@ class World:
     def linked(self, one: Daemon, other: Daemon) -> bool:
         return frozenset((one.id, other.id)) in self.links
 
+    def links_of(self, daemon: Daemon) -> list[frozenset[NodeId]]:
+        return [key for key in self.links if daemon.id in key]
+
     def heal(self) -> None:
         """Link every two living daemons that are not."""
         alive = self.alive()
@@ -219,15 +222,16 @@ class Daemon:
             return
         self.world.note(f"{self} {'leaves' if left else 'crashes'}")
         self.alive = False
-        self.crashed = not left
+        self.crashed = not left or len(self.world.links_of(self)) < len(self.world.alive())
         for app in list(self.apps.values()):
             app.vanished()
         for other in self.world.alive():
             link = self.world.links.pop(frozenset((self.id, other.id)), None)
             if link is not None:
                 link.close()
-            delay = 0.0 if left else self.world.random.uniform(0, 0.05)
-            self.world.at(delay, lambda other=other: other.lost(self, left=left))  # type: ignore[misc]
+            goodbye = left and link is not None  # who is cut off hears no goodbye
+            delay = 0.0 if goodbye else self.world.random.uniform(0, 0.05)
+            self.world.at(delay, lambda other=other, goodbye=goodbye: other.lost(self, left=goodbye))  # type: ignore[misc]
 
 
 class Link:
