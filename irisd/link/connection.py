@@ -219,18 +219,16 @@ class LinkConnection:
         self.phase = Phase.ENDING
         self.end_reason = end
         self.unlimit()
-        if end.by_peer:
-            self._tcp.close()
-        elif end.outcome is Outcome.BROKEN:
+        if end.outcome is Outcome.BROKEN and not end.by_peer:
             self._tcp.abort()
         else:
-            if self._session is not None:
+            if self._session is not None and not end.by_peer:
                 self._tcp.write(self._session.seal_close(end))
-            if self.dialled or self._peer_stood_by:
-                self._tcp.finish_writing()
-                self._timer = asyncio.get_running_loop().call_later(LINGER, self._tcp.abort)
+            if end.by_peer or not (self.dialled or self._peer_stood_by):
+                self._tcp.close()  # the peer waits for us, or is a stranger, who is not waited for
             else:
-                self._tcp.close()  # no stranger is waited for
+                self._tcp.finish_writing()
+            self._timer = asyncio.get_running_loop().call_later(LINGER, self._tcp.abort)
         self.board.ended(self, end)
 
     def fail(self, end: LinkEnd) -> None:
@@ -267,6 +265,9 @@ class LinkConnection:
         self._take(received)
         if failure is not None:
             self.end(LinkEnd(failure.outcome, failure.detail))
+        elif self.phase is Phase.SHAKEN and len(data) - used >= HANDSHAKE_BUFFER:
+            self.end(LinkEnd(Outcome.VIOLATION, "a long record before the connection was settled"))
+            return len(data)
         elif self._session.exhausted and self.phase is Phase.OPEN:
             self.end(LinkEnd(Outcome.EXHAUSTED, "the session's keys are used up"))
         return used

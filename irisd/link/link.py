@@ -169,7 +169,8 @@ class Link:
             except WireError as error:
                 self.abort(str(error))
                 return
-            if answer is not None:
+            # Surveys are best effort: a peer that asks and does not read is not answered into memory.
+            if answer is not None and self.control.is_writable:
                 self.control.send([answer])
         self._schedule()
 

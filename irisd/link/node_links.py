@@ -198,6 +198,8 @@ class NodeLinks:
         control = link.control
         address = control.dial_address
         assert address is not None  # this side dialled
+        if link.ended:
+            return
         connection = self._new_connection(address)
         self._links[connection.number] = link
         link.data = connection
@@ -296,6 +298,9 @@ class NodeLinks:
 
     def _apply(self, connection: LinkConnection, verdict: Verdict) -> None:
         """Do what was decided about a control connection."""
+        if self.stopping:
+            connection.end(LinkEnd(Outcome.STOPPING, "the daemon is stopping"))
+            return
         if verdict.step is Step.REJECT:
             connection.end(LinkEnd(Outcome.DUPLICATE, "the two nodes are linked over another connection"))
             return

@@ -31,8 +31,8 @@ HEADER_BYTES: Final = 2
 MAX_RECORD: Final = HEADER_BYTES + MAX_MESSAGE
 REKEY_EVERY: Final = 2**24
 LAST_NONCE: Final = 2**48
-_RESERVE: Final = 16
-"""Records kept back so that the close can still be said."""
+_RESERVE: Final = 64
+"""Records kept back so that a batch under way, and the close after it, can still be said."""
 
 _SETTLE: Final = 1
 _CLOSE: Final = 2

@@ -260,9 +260,12 @@ async def _resolve(address: Address) -> list[tuple[int, Any]]:
             return [(socket.AF_INET, (address.host, address.port))]
         if not ip.is_link_local:  # those have a scope, which the resolver knows
             return [(socket.AF_INET6, (address.host, address.port, 0, 0))]
-    found = await asyncio.get_running_loop().getaddrinfo(
-        address.host, address.port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
-    )
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
+        )
+    except UnicodeError:
+        raise OSError(f"{address.host!r} cannot be a host's name") from None
     if not found:
         raise OSError(f"{address.host} has no address")
     return [(family, where) for family, _, _, _, where in found]

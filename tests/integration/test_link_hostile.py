@@ -288,6 +288,34 @@ async def test_data_before_the_link_is_settled() -> None:
         assert end is not None and end.outcome is Outcome.VIOLATION
 
 
+async def test_a_long_record_before_the_link_is_settled() -> None:
+    async with ground() as made, undisturbed(made) as target:
+        eager = await made.dial(target.address)
+        await eager.shake()
+        eager.writer.write(b"\xff\xff" + bytes(4096))  # does not have to open to be too long
+        end = await eager.until_closed()
+        assert end is not None and end.outcome is Outcome.VIOLATION
+
+
+async def test_questions_whose_answers_are_not_read_are_not_answered_into_memory() -> None:
+    async with ground() as made, undisturbed(made) as target:
+        peer = await made.dial(target.address)
+        await peer.shake()
+        await peer.settle()
+        peer.hello(EndpointType.SURVEYOR)
+        assert peer.session is not None
+        question = b"\x80\x00\x00\x01" + b"\x01" + (60_000).to_bytes(4) + bytes(8)
+        message = len(question).to_bytes(8) + question
+        peer.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        (link,) = [link for link in target.links._link_by_peer.values() if link.peer.name == "hand-made"]
+        transport = link.control._tcp._transport
+        assert transport is not None
+        for _ in range(400):  # 400 * 2,000 answers of 21 bytes: 17 MB, far above any buffer on the way
+            peer.say(peer.session.seal([message * 2_000]))
+            await peer.writer.drain()
+        assert transport.get_write_buffer_size() < 1_000_000
+
+
 async def test_a_decider_that_does_not_decide() -> None:
     async with ground() as made, undisturbed(made) as target:
         peer = await made.dial(target.address, node_id=LOW)  # the lowest id: it has to

@@ -149,12 +149,12 @@ def test_keys_are_replaced_on_the_way() -> None:
 
 
 def test_a_session_ends_before_its_keys_do() -> None:
-    one, two = sessions(last_nonce=40)
+    one, two = sessions(last_nonce=100)
     sent = 0
     while not one.exhausted:
         opened(two, *one.seal([b"x"]))
         sent += 1
-    assert sent == 40 - 16
+    assert sent == 100 - 64
     assert two.exhausted  # the receiving side knows as well
     (end,) = opened(two, *one.seal_close(LinkEnd(Outcome.EXHAUSTED)))
     assert end == LinkEnd(Outcome.EXHAUSTED, by_peer=True)

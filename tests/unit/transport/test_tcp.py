@@ -226,6 +226,11 @@ async def test_an_address_that_does_not_answer_does_not_hold_up_the_next(monkeyp
         await dialling
 
 
+async def test_a_name_that_cannot_be_one() -> None:
+    with pytest.raises(OSError, match="cannot be a host's name"):
+        await dial(Address("x" * 70 + ".example", 1), OPTIONS)
+
+
 async def test_a_name_that_does_not_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
     async def nothing(*args: object, **named: object) -> list[object]:
         return []
