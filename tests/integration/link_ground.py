@@ -271,9 +271,12 @@ class Proxy:
     async def stop(self) -> None:
         assert self._server is not None
         self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for _ in range(5):  # connections that asyncio is in the middle of accepting become tasks
+            await asyncio.sleep(0)
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
         for writers in self._writers.values():
             for writer in writers:
                 writer.transport.abort()
@@ -297,15 +300,20 @@ class Proxy:
                         writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         number = self.connections
         self.connections += 1
+        self._writers[number] = [writer]
         target = self.targets.pop(0) if len(self.targets) > 1 else self.targets[0]
         try:
             far_reader, far_writer = await asyncio.open_connection(target.host, target.port)
         except OSError:
             writer.close()
             return
-        self._writers[number] = [writer, far_writer]
+        self._writers[number].append(far_writer)
         for task in (
             asyncio.create_task(self._pump(number, True, reader, far_writer)),
             asyncio.create_task(self._pump(number, False, far_reader, writer)),

@@ -40,7 +40,7 @@ async def until_stalled(ground: Ground, attachment_id: int, seconds: float) -> N
     """Nothing tells when a write has been in flight for so long: time is the state awaited."""
     attachment = ground.apps.attachments[attachment_id]
     async with asyncio.timeout(10):
-        while (missing := seconds - attachment.stalled) > 0:  # noqa: ASYNC110
+        while (missing := seconds - attachment.stalled) > 0:
             await asyncio.sleep(missing)
 
 
