@@ -230,27 +230,35 @@ async def dial(address: Address, options: TcpOptions, *, per_address: float = PE
     attempts: set[asyncio.Task[socket.socket]] = set()
     failure: OSError = OSError(f"{address} cannot be reached")
     waiting = found
+    winner: socket.socket | None = None
     try:
-        while waiting or attempts:
+        while winner is None:
             if waiting:
                 family, where = waiting.pop(0)
                 attempts.add(loop.create_task(_connect(family, where, options, per_address)))
+            elif not attempts:
+                raise failure
             done, attempts = await asyncio.wait(
                 attempts, timeout=STAGGER if waiting else None, return_when=asyncio.FIRST_COMPLETED
             )
-            for attempt in done:
+            while done and winner is None:
+                attempt = done.pop()
                 error = attempt.exception()
                 if error is None:
                     winner = attempt.result()
-                    done.discard(attempt)
-                    attempts |= done
-                    return winner
-                if not isinstance(error, OSError):
+                elif isinstance(error, OSError):
+                    failure = error
+                else:
                     raise error
-                failure = error
-        raise failure
+            attempts |= done  # a second one that was as fast
     finally:
-        await _undo(attempts)
+        try:
+            await _undo(attempts)
+        except asyncio.CancelledError:
+            if winner is not None:
+                winner.close()
+            raise
+    return winner
 
 
 async def _resolve(address: Address) -> list[tuple[int, Any]]:
@@ -291,12 +299,17 @@ async def _connect(family: int, where: Any, options: TcpOptions, per_address: fl
 
 
 async def _undo(attempts: set[asyncio.Task[socket.socket]]) -> None:
-    """Cancel the attempts that lost, and close what they opened all the same."""
+    """Cancel the attempts that lost, and close what they open all the same."""
     for attempt in attempts:
         attempt.cancel()
-    for result in await asyncio.gather(*attempts, return_exceptions=True):
-        if isinstance(result, socket.socket):
-            result.close()
+        attempt.add_done_callback(_close_unwanted)
+    if attempts:
+        await asyncio.wait(attempts)
+
+
+def _close_unwanted(attempt: asyncio.Task[socket.socket]) -> None:
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().close()
 
 
 def show_address(where: Any) -> str:
