@@ -45,6 +45,7 @@ class Connection:
     Attributes:
         state: Where it stands.
         url: The target it is attached to, or was last.
+        loop: The event loop it was made on, and lives on.
         on_state: Called with every change of ``state``.
     """
 
@@ -67,6 +68,7 @@ class Connection:
         self._stopping = False
         self.state = State.CONNECTING
         self.url = ""
+        self.loop = asyncio.get_running_loop()
         self.on_state: Callable[[StateChange], None] = lambda change: None
         session.on_timer = self._deadline_set
         session.on_goodbye = self._goodbye
@@ -80,7 +82,6 @@ class Connection:
             DaemonUnavailable: Nobody answered; names everything tried.
             Denied: A daemon answered and refused.
         """
-        self._loop = asyncio.get_running_loop()
         deadline = time.monotonic() + timeout
         tried: dict[Target, str] = {}
         pause = FIRST_PAUSE
@@ -203,7 +204,7 @@ class Connection:
                     continue
                 if self._idle is not None:
                     self._check_idle()
-                self._sleeping = sleeping = self._loop.create_future()
+                self._sleeping = sleeping = self.loop.create_future()
                 await sleeping
         except LaneEnded:
             return  # the receiver learns how
@@ -251,7 +252,7 @@ class Connection:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = deadline
-        self._timer = self._loop.call_later(max(0.0, deadline - time.monotonic()), self._tick)
+        self._timer = self.loop.call_later(max(0.0, deadline - time.monotonic()), self._tick)
 
     def _tick(self) -> None:
         self._timer = None
@@ -270,7 +271,7 @@ class Connection:
         if self._task is None or self._task.done():
             return False
         self._wants = condition
-        self._idle = idle = self._loop.create_future()
+        self._idle = idle = self.loop.create_future()
         try:
             await asyncio.wait((idle, self._task), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         finally:

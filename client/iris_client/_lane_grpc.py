@@ -6,10 +6,12 @@ grpc takes a while to import, so it is imported by the first connection and not 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from iris_client._errors import MeshClosed
 from iris_client._lane import LaneEnded
 from iris_client._model import MiB
 from iris_client._urls import Target
@@ -85,12 +87,36 @@ class GrpcLane:
         return code.name, detail
 
 
+_user: int | None = None  # the process that first used gRPC here
+
+
+def _check_fork() -> None:
+    """Refuse to use gRPC in a child of a process that has used it: calls made there would never end.
+
+    Raises:
+        MeshClosed: This is such a child.
+    """
+    global _user
+    if _user is None:
+        _user = os.getpid()
+    elif _user != os.getpid():
+        raise MeshClosed(
+            "this process was forked from one that had a mesh already, and gRPC does not survive that: connect only "
+            "after forking, or start processes with the 'spawn' or 'forkserver' method"
+        )
+
+
 async def open_grpc(target: Target, token: str | None) -> GrpcLane:
     """Start an ``Attach`` call. Whether anyone answers shows when it is first used.
 
     Raises:
         LaneEnded: The authorities' file of a ``tls`` target cannot be read.
+        MeshClosed: This process was forked from one that has used gRPC.
     """
+    _check_fork()
+    # gRPC's own fork handlers cannot help a process that has calls under way, and write to standard error at every
+    # subprocess it starts; an app that wants them says so by setting the variable itself.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     import grpc
     import grpc.aio
 

@@ -237,11 +237,20 @@ class Lifecycle:
             self._connection.look_again()
 
     def _check(self) -> None:
-        """Refuse a mesh that cannot be used.
+        """Refuse a mesh that cannot be used here.
 
         Raises:
             MeshClosed: It is not open, or came here by fork.
+            InvalidCall: It belongs to another event loop.
         """
+        self._check_open()
+        connection = self._connection
+        if connection is not None and asyncio._get_running_loop() is not connection.loop:
+            raise InvalidCall(
+                "this mesh belongs to another event loop (or thread): use it there, or iris_client.sync from threads"
+            )
+
+    def _check_open(self) -> None:
         if self._refusal is not None and not (self._allowed_in_handlers and handler_deadline.get() is not None):
             raise MeshClosed(self._refusal)
 
@@ -274,7 +283,7 @@ class Lifecycle:
         self._publishing.shut()
 
 
-_FORKED: Final = "this mesh was connected before fork and belongs to the parent process; connect again in the child"
+_FORKED: Final = "this mesh was connected before fork and belongs to the parent process; connect after forking"
 _meshes: weakref.WeakSet[Lifecycle] = weakref.WeakSet()
 
 

@@ -116,8 +116,7 @@ class MemberRunner:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("a defect of the SDK: a delivery was left unanswered", exc_info=error)
         if not delivery.over and (delivery.kind != Kind.TUNNEL or task.cancelled()):
-            # Cancelled before its first step: the handler never ran.
-            delivery.fail(Code.CANCELLED, EXECUTED_NO, "cancelled before the handler began")
+            self._cancelled(delivery, EXECUTED_NO)  # before its first step
         self._stirred()
 
     async def run(self, handler: Handler, argument: Any) -> Any:
@@ -133,8 +132,10 @@ class MemberRunner:
             try:
                 await asyncio.wait((running,))
             except asyncio.CancelledError as error:
-                if future.cancel() or self._abandoned:
-                    raise  # it had not begun, or nobody waits for it
+                if future.cancel():
+                    raise _NotBegun from None
+                if self._abandoned:
+                    raise  # nobody waits for it any more
                 cancelled = error  # a thread cannot be stopped: its place is taken until it returns
         if cancelled is not None:
             running.exception()
@@ -159,7 +160,7 @@ class MemberRunner:
             self._reject(delivery, reject)
         except asyncio.CancelledError as error:
             if _being_cancelled():
-                self._cancelled(delivery, handler)
+                self._cancelled(delivery, EXECUTED_NO if isinstance(error, _NotBegun) else EXECUTED_YES)
             else:
                 self._failed(delivery, handler, error)
         except Exception as error:
@@ -264,14 +265,15 @@ class MemberRunner:
             body=body,
         )
 
-    def _cancelled(self, delivery: Delivery, handler: Handler) -> None:
+    def _cancelled(self, delivery: Delivery, executed: int) -> None:
+        when = "before it began" if executed == EXECUTED_NO else "while it ran"
+        what = f"the handler in {self.cluster.name!r} was cancelled {when}"
         if delivery.late:
-            detail = f"handler {handler.name} was cancelled at its deadline"
-            delivery.fail(Code.DEADLINE_EXCEEDED, EXECUTED_YES, detail)
+            delivery.fail(Code.DEADLINE_EXCEEDED, executed, f"{what}: its deadline passed")
         elif delivery.cancelled:
-            delivery.fail(Code.CANCELLED, EXECUTED_YES, f"handler {handler.name} was cancelled")
+            delivery.fail(Code.CANCELLED, executed, f"{what}: its caller gave up")
         else:
-            delivery.fail(Code.CANCELLED, EXECUTED_YES, f"handler {handler.name} was cancelled: its app is leaving")
+            delivery.fail(Code.MEMBER_LOST, executed, f"{what}: its app is leaving")
 
     def _failed(self, delivery: Delivery, handler: Handler, error: BaseException) -> None:
         if isinstance(error, (CodecError, InvalidName)) and delivery.kind != Kind.PUSH:
@@ -298,6 +300,10 @@ class MemberRunner:
                 self.cluster.name,
                 self._dropped,
             )
+
+
+class _NotBegun(asyncio.CancelledError):
+    """Cancelled while it waited for a thread."""
 
 
 def _being_cancelled() -> bool:

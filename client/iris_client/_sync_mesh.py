@@ -239,7 +239,7 @@ class Mesh:
         self, topic: str, body: Any, *, headers: Mapping[str, str] | None = None, codec: Codec | None = None
     ) -> None:
         """Publish one message; see :meth:`iris_client.Mesh.publish`. Waits only while the local buffer is full."""
-        self._mesh._check()
+        self._mesh._check_open()
         _names.topic(topic)
         checked = _names.headers(headers) or None
         data, content_type = encode_body(body, codec or self._mesh._codec)
@@ -250,7 +250,7 @@ class Mesh:
         with self._lock:
             while self._published_bytes >= _BUFFER:
                 self._lock.wait()
-                self._mesh._check()
+                self._mesh._check_open()
             self._published.append((topic, data, checked, content_type))
             self._published_bytes += len(data) + 64
             if not self._carrying:
@@ -310,7 +310,7 @@ class Mesh:
 
     def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         try:
-            self._mesh._check()
+            self._mesh._check_open()
         except BaseException:
             coroutine.close()
             raise

@@ -157,7 +157,12 @@ async def main():
                 said.append(str(error))
             blocking.close()
             await mesh.close()
-            print(len(said), said[-1], flush=True)
+            try:
+                with sync.connect(sys.argv[1], timeout=5):
+                    said.append("connected")
+            except iris.MeshClosed as error:
+                said.append(str(error))
+            print(len(said), said[0], said[-1], sep=" | ", flush=True)
             os._exit(0)
         await asyncio.to_thread(os.waitpid, child, 0)
         await mesh.publish("t", b"after")
@@ -174,7 +179,8 @@ async def test_after_a_fork_the_child_is_refused_and_the_parent_goes_on(daemon: 
     app = await App.start(FORK, daemon.url)
     try:
         said = await app.line()
-        assert said.startswith("4 this mesh was connected before fork")
+        assert said.startswith("5 | this mesh was connected before fork")
+        assert "| this process was forked from one that had a mesh already" in said
         assert await app.line() == "parent goes on"
         assert (await app.ended())[0] == 0
     finally:

@@ -151,6 +151,19 @@ async def test_before_and_after():
                 pass
 
 
+async def test_a_mesh_belongs_to_its_loop(local: LocalMesh):
+    async with local.connect() as mesh:
+
+        async def elsewhere() -> None:
+            for call in (mesh.request("x"), mesh.publish("t", b""), mesh.flush()):
+                with pytest.raises(iris.InvalidCall, match="another event loop"):
+                    await call
+            with pytest.raises(iris.InvalidCall, match="another event loop"):
+                mesh.subscribe("t")
+
+        await asyncio.to_thread(asyncio.run, elsewhere())
+
+
 # -------------------------------------------------------------------- losing
 
 

@@ -507,6 +507,39 @@ async def test_leaving_cancels_what_takes_too_long(caller: iris.Mesh, server: ir
     request = asyncio.create_task(caller.request("slow", b"x"))
     await started.wait()
     await joined.leave(timeout=0.05)
-    with pytest.raises(iris.CallCancelled, match="its app is leaving") as caught:
+    with pytest.raises(iris.MemberLost, match="while it ran: its app is leaving") as caught:
         await request
     assert caught.value.executed is Executed.YES
+
+
+async def test_what_had_not_begun_when_a_member_left_is_tried_elsewhere(local: LocalMesh, caller: iris.Mesh):
+    release, running = threading.Event(), threading.Event()
+
+    slow, quick = iris.Cluster("threads", concurrency=1), iris.Cluster("threads")
+    quick.on_request(lambda body: b"second")
+
+    @slow.on_request
+    def wait(body: bytes) -> bytes:
+        running.set()
+        release.wait(5)
+        return b"first"
+
+    async with local.connect(1) as first, local.connect(0) as second:
+        joined = await first.join(slow).__aenter__()
+        began = asyncio.create_task(caller.request("threads"))
+        await asyncio.to_thread(running.wait, 5)
+        # A second call for the one thread, as if the daemon had counted one place too many.
+        runner = joined._runners[0]
+        for member in local._nodes[1]._node._calls.members("threads"):  # type: ignore[union-attr]
+            member.concurrency = 2
+        waiting = asyncio.create_task(caller.request("threads"))
+        async with asyncio.timeout(5):
+            while runner.busy < 2:
+                await asyncio.sleep(0)
+        async with second.join(quick):
+            leaving = asyncio.create_task(joined.leave(timeout=0))
+            assert (await waiting).body == b"second"
+            release.set()
+            await leaving
+            with pytest.raises(iris.MemberLost, match="while it ran"):
+                await began
