@@ -107,7 +107,9 @@ class App:
         async with asyncio.timeout(PATIENCE):
             _, errors = await self.process.communicate()
         assert self.process.returncode is not None
-        return self.process.returncode, errors.decode()
+        # asyncio's debug mode tells of callbacks that a busy machine made slow; that is not the app's doing
+        said = [line for line in errors.decode().splitlines(keepends=True) if not line.startswith("Executing <")]
+        return self.process.returncode, "".join(said)
 
     async def kill(self) -> None:
         if self.process.returncode is None:
