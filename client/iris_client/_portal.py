@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from iris_client._errors import InvalidCall
 
@@ -34,12 +35,38 @@ def call_from_thread(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEv
 
 
 class Portal:
-    """A thread that runs an event loop until it is closed."""
+    """A thread that runs an event loop until it is closed, or released by the last who shares it."""
+
+    _shared: ClassVar[Portal | None] = None
+    _lock: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self) -> None:
+        self._users = 1
+        self._process = os.getpid()
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="iris-mesh", daemon=True)
         self._thread.start()
+
+    @classmethod
+    def shared(cls) -> Portal:
+        """Return this process's portal, started if need be: meshes for threads share one loop. Release it after use."""
+        with cls._lock:
+            portal = cls._shared
+            if portal is None or portal._process != os.getpid():
+                cls._shared = portal = Portal()
+            else:
+                portal._users += 1
+            return portal
+
+    def release(self) -> None:
+        """Need it no more; the last one closes it."""
+        with self._lock:
+            self._users -= 1
+            if self._users:
+                return
+            if Portal._shared is self:
+                Portal._shared = None
+        self.close()
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run ``coroutine`` on the loop and return what it returns."""
@@ -68,3 +95,12 @@ class Portal:
                 loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
+
+
+def _after_fork() -> None:
+    Portal._shared = None
+    Portal._lock = threading.Lock()  # a thread of the parent may have held the old one
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

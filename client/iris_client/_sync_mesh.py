@@ -1,4 +1,4 @@
-"""A mesh for threads: a loop in a thread of its own, and every pattern as a blocking call into it."""
+"""A mesh for threads: a loop in one thread of the process, and every pattern as a blocking call into it."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def connect(
 
     Arguments and errors are those of :func:`iris_client.connect`.
     """
-    portal = Portal()
+    portal = Portal.shared()
     try:
         return Mesh(portal, portal.call(_entered(_connect(url, service, name, token, timeout, codec=codec))))
     except BaseException:
-        portal.close()
+        portal.release()
         raise
 
 
@@ -68,6 +68,7 @@ class Mesh:
         self._mesh = mesh
         self._published: deque[tuple[str, bytes, dict[str, str] | None, str]] = deque()
         self._published_bytes = 0
+        self._closing = False
         self._carrying = False
         self._carried = asyncio.Event()  # set on the loop, cleared under the lock
         self._carried.set()
@@ -86,12 +87,16 @@ class Mesh:
 
     def close(self, timeout: float = DRAIN_TIMEOUT) -> None:
         """Drain and detach; see :meth:`iris_client.Mesh.close`. May be called again."""
-        if self._portal.loop.is_closed() or self._mesh.forked:
-            return
+        if self._mesh.forked:
+            return  # the stream, and the thread, are the parent's
+        with self._lock:
+            if self._closing:
+                return
+            self._closing = True
         try:
-            self._call(self._closed(timeout))
+            self._portal.call(self._closed(timeout))
         finally:
-            self._portal.close()
+            self._portal.release()
 
     async def _closed(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout

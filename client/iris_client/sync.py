@@ -5,7 +5,7 @@
     with iris.connect() as mesh:
         print(mesh.request("greeters", b"world").body)
 
-A loop in a thread of its own does the work; any number of threads may use one mesh. Handlers are plain functions and
+One loop, in a thread of its own, does the work; any number of threads may use one mesh. Handlers are plain functions and
 run in threads of their own; calls they make wait no longer than their own caller does.
 """
 

@@ -27,8 +27,8 @@ class Ground:
         self._meshes: list[sync.Mesh] = []
 
     def connect(self, node: int = 0) -> sync.Mesh:
-        # In-process nodes live on one loop, so these meshes share it; over gRPC each has its own.
-        mesh = SharedLoopMesh(self.portal, self.portal.call(_entered(self.local, node)))
+        self.portal._users += 1
+        mesh = sync.Mesh(self.portal, self.portal.call(_entered(self.local, node)))
         self._meshes.append(mesh)
         return mesh
 
@@ -36,15 +36,7 @@ class Ground:
         for mesh in self._meshes:
             mesh.close()
         self.portal.call(self.local.__aexit__(None, None, None))
-        self.portal.close()
-
-
-class SharedLoopMesh(sync.Mesh):
-    """A blocking mesh that leaves its loop running when it is closed."""
-
-    def close(self, timeout: float = 10.0) -> None:
-        if self.state is not State.CLOSED:
-            self._portal.call(self._closed(timeout))
+        self.portal.release()
 
 
 async def _entered(local: LocalMesh, node: int) -> iris.Mesh:
@@ -287,6 +279,19 @@ def test_connect_that_fails_leaves_no_thread():
     with pytest.raises(sync.DaemonUnavailable):
         sync.connect("inproc://nowhere", timeout=0.05)
     assert threading.active_count() == before
+
+
+def test_meshes_of_a_process_share_one_loop():
+    first, second = Portal.shared(), Portal.shared()
+    assert first is second
+    assert first.call(asyncio.sleep(0, "works")) == "works"
+    first.release()
+    assert second.call(asyncio.sleep(0, "still")) == "still"
+    second.release()
+    assert first.loop.is_closed()
+    third = Portal.shared()
+    assert third is not first
+    third.release()
 
 
 def test_a_portal_cancels_what_runs_and_can_be_interrupted():
