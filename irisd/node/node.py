@@ -20,6 +20,7 @@ from irisd.router import Call, Gather, Tunnel
 
 SETTLED = "settled"
 _OPENERS = frozenset({Kind.REQUEST, Kind.PUSH, Kind.BROADCAST, Kind.SURVEY, Kind.TUNNEL})
+_TUNNEL_FRAMES = frozenset({Kind.DATA, Kind.FINISH, Kind.CREDIT})
 _NUMBERED = frozenset({Kind.PUBLISH, Kind.LOST})
 _WHOLE = frozenset({Kind.DATA, Kind.RECORD})  # `more` means something else there
 
@@ -290,7 +291,7 @@ class Node:
             self._tunnels.frame(endpoint, under_way, frame)
         elif given is not None:
             if isinstance(given, Call):
-                self._check_accepted(given, kind)
+                self._check_accepted(given, kind in _TUNNEL_FRAMES - {Kind.CREDIT})
                 if kind == Kind.CREDIT:
                     self._calls.credit(endpoint, given, frame)
                 elif kind in (Kind.REPLY, Kind.ERROR, Kind.DONE):
@@ -298,7 +299,7 @@ class Node:
             elif isinstance(given, Gather) and kind in (Kind.REPLY, Kind.ERROR, Kind.DONE):
                 self._gathers.reply(endpoint, given, frame)
         elif under_way is not None:
-            self._check_accepted(under_way, kind)
+            self._check_accepted(under_way, kind in _TUNNEL_FRAMES)
             if kind in (Kind.CANCEL, Kind.ERROR):
                 if isinstance(under_way, Call):
                     self._calls.cancel(endpoint, under_way)
@@ -312,9 +313,9 @@ class Node:
             self._core.drop("no-such-call")
 
     @staticmethod
-    def _check_accepted(under_way: UnderWay, kind: int) -> None:
-        if isinstance(under_way, Call) and under_way.frame.kind == Kind.TUNNEL and kind in (Kind.DATA, Kind.FINISH):
-            raise ProtocolError("tunnel: DATA or FINISH before the CREDIT that accepts it")
+    def _check_accepted(under_way: UnderWay, of_tunnel: bool) -> None:
+        if of_tunnel and isinstance(under_way, Call) and under_way.frame.kind == Kind.TUNNEL:
+            raise ProtocolError("tunnel: DATA, FINISH or CREDIT before its member has accepted it with a CREDIT")
 
     def _accepted(self, peer: Peer, frame: Frame) -> None:
         given = peer.given.get(frame.id)

@@ -102,7 +102,9 @@ class Tunnels:
             self._core.urgent(other, grant)
 
     def gone(self, tunnel: Tunnel, endpoint: Endpoint, id: int) -> None:
-        """One end's app, or the link towards it, has gone."""
+        """One end's app, or the link towards it, has gone; perhaps both ends were there."""
+        if tunnel.over:
+            return
         what = "app" if isinstance(endpoint, App) else "link"
         self._abort(tunnel, 1 - tunnel.end_of(endpoint.id, id), f"the {what} at the other end was lost")
 
@@ -134,6 +136,7 @@ class Tunnels:
 
     def _forget(self, tunnel: Tunnel) -> None:
         self.open -= 1
+        tunnel.over = True
         for destination, id in tunnel.ends:
             endpoint = self._core.endpoint(destination)
             if endpoint is not None:

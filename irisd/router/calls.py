@@ -83,6 +83,7 @@ class Tunnel:
     credit: list[int] = field(default_factory=lambda: [0, 0])
     finished: list[bool] = field(default_factory=lambda: [False, False])
     grants: list[Frame | None] = field(default_factory=lambda: [None, None])
+    over: bool = False
 
     def end_of(self, destination: Destination, id: int) -> int:
         """Which end (0 opened it) a destination and its id are."""

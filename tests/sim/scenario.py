@@ -134,7 +134,7 @@ class Scenario:
     # -- what happens
 
     def anybody(self) -> App | None:
-        alive = [app for app in self.apps if not app.gone and not app.goodbye]
+        alive = [app for app in self.apps if app.welcome and not app.gone and not app.goodbye]
         return self.random.choice(alive) if alive else None
 
     def something(self) -> None:
@@ -229,7 +229,7 @@ class Scenario:
         random.choice(kinds)()
 
     def cut(self) -> None:
-        pairs = [key for key in self.world.links if len(key) == 2]
+        pairs = self.pairs()
         if pairs:
             one, other = self.of(self.random.choice(pairs))
             self.world.cut(one, other)
@@ -243,7 +243,7 @@ class Scenario:
 
     def replace_link(self) -> None:
         """A newer link takes over before either end noticed that the older one was dead."""
-        pairs = list(self.world.links)
+        pairs = self.pairs()
         if pairs:
             one, other = self.of(self.random.choice(pairs))
             self.world.cut(one, other, noticed=False)
@@ -299,6 +299,10 @@ class Scenario:
             self.world.at(0.1, lambda: self.leave(daemon, at_last))
         else:
             daemon.stop(left=True)
+
+    def pairs(self) -> list[frozenset[NodeId]]:
+        alive = {daemon.id for daemon in self.world.alive()}
+        return [key for key in self.world.links if key <= alive]
 
     def of(self, key: frozenset[NodeId]) -> tuple[Daemon, Daemon]:
         one, other = [daemon for daemon in self.world.daemons if daemon.id in key]

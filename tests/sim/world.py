@@ -226,12 +226,28 @@ class Daemon:
         for app in list(self.apps.values()):
             app.vanished()
         for other in self.world.alive():
-            link = self.world.links.pop(frozenset((self.id, other.id)), None)
-            if link is not None:
-                link.close()
-            goodbye = left and link is not None  # who is cut off hears no goodbye
-            delay = 0.0 if goodbye else self.world.random.uniform(0, 0.05)
-            self.world.at(delay, lambda other=other, goodbye=goodbye: other.lost(self, left=goodbye))  # type: ignore[misc]
+            link = self.world.links.get(frozenset((self.id, other.id)))
+            if link is None:
+                self.world.at(0.0, lambda other=other: other.lost(self))  # type: ignore[misc]
+            elif left:  # what has been written arrives before the goodbye
+                self.world.at(0.03, lambda other=other, link=link: self._said_goodbye(other, link))  # type: ignore[misc]
+            else:
+                self._end(other, link)
+                delay = self.world.random.uniform(0, 0.05)
+                self.world.at(delay, lambda other=other: other.lost(self))  # type: ignore[misc]
+
+    def _said_goodbye(self, other: Daemon, link: Link) -> None:
+        if self._end(other, link):
+            other.lost(self, left=True)
+
+    def _end(self, other: Daemon, link: Link) -> bool:
+        """Whether that was still the link."""
+        key = frozenset((self.id, other.id))
+        if self.world.links.get(key) is not link:
+            return False
+        del self.world.links[key]
+        link.close()
+        return True
 
 
 class Link:

@@ -1,0 +1,206 @@
+"""A few nodes with their edges worn by the test: frames go in by hand, and what leaves is looked at."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any, TypeVar
+
+from irisd.effects import Detach, Effect, Unlink, Wake
+from irisd.model import Destination, Frame, Kind, PeerInfo
+from irisd.node import Node, NodeIdentity, NodeSettings
+from irisd.wire import decode_frame, encode_frame
+
+T = TypeVar("T")
+
+ALL = 31
+NO, MAYBE, YES = 1, 2, 3
+
+
+class Place:
+    """One node. ``say`` is an app speaking, ``hear`` what has left towards somebody since the last time."""
+
+    def __init__(self, number: int = 1, *, settle: bool = False, **settings: Any) -> None:
+        self.id = bytes([number]) * 16
+        self.now = 100.0
+        identity = NodeIdentity(self.id, f"n{number}", "shop", "paris", "1.0")
+        self.node = Node(identity, NodeSettings(**settings), Random(number), now=self.now, settle=settle)
+        self.effects: list[Effect] = []
+        self.links: dict[bytes, Place] = {}
+        self._apps = 0
+
+    def app(self, name: str = "app") -> int:
+        """Attach one more app; its welcome is heard already."""
+        self._apps += 1
+        self._do(self.node.attach(self._apps, Frame(Kind.HELLO, member=name), self.now))
+        self.hear(self._apps)
+        return self._apps
+
+    def serving(self, cluster: str = "db", *, patterns: int = ALL, concurrency: int = 8) -> int:
+        """Attach an app that has joined a cluster, under id 1, and whom every linked node knows."""
+        app = self.app()
+        self.say(app, join(1, cluster, patterns=patterns, concurrency=concurrency))
+        pump(self, *self.links.values())
+        assert kinds(self.hear(app)) == ["DONE"]
+        return app
+
+    def say(self, app: int, *frames: Frame) -> None:
+        self._do(self.node.frames_from_app(app, [crossed(frame) for frame in frames], self.now))
+
+    def hear(self, whom: Destination, limit: int = 1 << 24) -> list[Frame]:
+        heard: list[Frame] = []
+        while frames := self.node.take(whom, limit, self.now):
+            heard += [crossed(frame) for frame in frames]
+        return heard
+
+    def take(self, whom: Destination, limit: int = 1) -> list[Frame]:
+        """Only what leaves with the next write."""
+        return [crossed(frame) for frame in self.node.take(whom, limit, self.now)]
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        self._do(self.node.on_deadline(self.now))
+
+    def gone(self, app: int) -> None:
+        self._do(self.node.detach(app, "gone", self.now))
+
+    def from_peer(self, peer: Place | bytes, *frames: Frame) -> None:
+        id = peer.id if isinstance(peer, Place) else peer
+        self._do(self.node.frames_from_peer(id, [crossed(frame) for frame in frames], self.now))
+
+    def link_up(self, id: bytes) -> None:
+        self._do(self.node.link_up(PeerInfo(id, f"n{id[0]}"), self.now))
+
+    def link_down(self, id: bytes, *, left: bool = False) -> None:
+        self._do(self.node.link_down(id, "test", self.now, left=left))
+
+    def drain(self) -> None:
+        self._do(self.node.drain(self.now))
+
+    def effects_of(self, kind: type[Any]) -> list[Any]:
+        """Effects of a kind since the last time."""
+        found = [effect for effect in self.effects if isinstance(effect, kind)]
+        self.effects = [effect for effect in self.effects if not isinstance(effect, kind)]
+        return found
+
+    def detached(self) -> list[Detach]:
+        return self.effects_of(Detach)
+
+    def unlinked(self) -> list[Unlink]:
+        return self.effects_of(Unlink)
+
+    def woken(self) -> list[Destination]:
+        return [wake.destination for wake in self.effects_of(Wake)]
+
+    @property
+    def counters(self) -> dict[str, int]:
+        return self.node.core.counters
+
+    def outstanding(self, app: int) -> list[int]:
+        return [member.outstanding for member in self.node.core.apps[app].members.values()]
+
+    def quiet(self) -> bool:
+        """Whether nothing is under way and nothing waits to leave."""
+        core = self.node.core
+        ends = [*core.apps.values(), *core.peers.values()]
+        busy = [bool(end.opened or end.given or end.outbox.bytes or end.assembler._open) for end in ends]
+        busy += [bool(peer.outstanding) for peer in core.peers.values()]
+        return not any(busy) and not self.node.under_way and not self.node._calls._holders
+
+    def _do(self, effects: list[Effect]) -> None:
+        self.effects += effects
+
+
+def crossed(frame: Frame) -> Frame:
+    """The frame as it is after a journey."""
+    raw = encode_frame(frame)
+    return decode_frame(raw, 0, len(raw), 1 << 30)
+
+
+def link(one: Place, other: Place) -> None:
+    """Link two places and let their records settle."""
+    one.links[other.id], other.links[one.id] = other, one
+    one.link_up(other.id)
+    other.link_up(one.id)
+    pump(one, other)
+
+
+def cut(one: Place, other: Place, *, seconds: float = 0.0) -> None:
+    """Lose the link and what waits on it."""
+    del one.links[other.id], other.links[one.id]
+    one.link_down(other.id)
+    other.link_down(one.id)
+    for place in (one, other):
+        place.wait(seconds)
+
+
+def carry(source: Place, target: Place, limit: int = 1 << 24) -> list[Frame]:
+    """One write from ``source`` to ``target``; return it."""
+    frames = source.take(target.id, limit)
+    if frames:
+        target.from_peer(source, *frames)
+    return frames
+
+
+def pump(*places: Place) -> None:
+    """Carry frames over all links until nothing moves."""
+    moving = True
+    while moving:
+        moving = False
+        for place in places:
+            for far in list(place.links.values()):
+                if far in places and carry(place, far):
+                    moving = True
+
+
+def pair(**settings: Any) -> tuple[Place, Place]:
+    """Two linked nodes that know each other's record."""
+    one, other = Place(1, **settings), Place(2, **settings)
+    link(one, other)
+    return one, other
+
+
+def join(id: int, cluster: str = "db", *, patterns: int = ALL, concurrency: int = 8) -> Frame:
+    return Frame(Kind.JOIN, id=id, address=cluster, patterns=patterns, concurrency=concurrency)
+
+
+def subscribe(id: int, filter: str, *, group: str = "", max_bytes: int = 1 << 20, when_full: int = 0) -> Frame:
+    return Frame(Kind.SUBSCRIBE, id=id, address=filter, group=group, max_bytes=max_bytes, when_full=when_full)
+
+
+def ask(kind: Kind, id: int, cluster: str = "db", *, ms: int = 1000, **fields: Any) -> Frame:
+    return Frame(kind, id=id, address=cluster, remaining_ms=ms, **fields)
+
+
+def request(id: int, cluster: str = "db", *, ms: int = 1000, **fields: Any) -> Frame:
+    return ask(Kind.REQUEST, id, cluster, ms=ms, **fields)
+
+
+def publish(topic: str, *bodies: bytes) -> Frame:
+    sizes = b"".join(len(body).to_bytes(4, "little") for body in bodies) if len(bodies) > 1 else b""
+    return Frame(Kind.PUBLISH, address=topic, body=b"".join(bodies), sizes=sizes)
+
+
+def reply(id: int, body: bytes = b"ok") -> Frame:
+    return Frame(Kind.REPLY, id=id, body=body)
+
+
+def error(id: int, code: int, executed: int, **fields: Any) -> Frame:
+    return Frame(Kind.ERROR, id=id, code=code, executed=executed, **fields)
+
+
+def only(things: list[T]) -> T:
+    """The one thing there is."""
+    assert len(things) == 1, things
+    return things[0]
+
+
+def kinds(frames: list[Frame]) -> list[str]:
+    return [Kind(frame.kind).name for frame in frames]
+
+
+def failure(frames: list[Frame]) -> tuple[int, int]:
+    """(code, executed) of the one ERROR there is."""
+    frame = only(frames)
+    assert frame.kind == Kind.ERROR, frame
+    assert frame.detail, "an error says something to people"
+    return frame.code, frame.executed
