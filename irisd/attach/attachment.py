@@ -4,7 +4,8 @@ Three tasks share a stream. The one gRPC started waits for the first of the
 other two to finish and then clears up; the *reader* hands every batch to the
 handler before it reads the next, so nothing is read ahead but what HTTP/2's
 window holds; the *writer* pulls, encodes and has exactly one write in flight,
-so what an app does not read stays in the brain's outbox, which is bounded.
+so what an app does not read stays in the brain's outbox, which is bounded. An
+app whose control queue is full because it does not read is not read either.
 
 Invariants:
     - ``attached`` comes first, ``detached`` last and exactly once; no other callback outside the two
@@ -15,7 +16,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
@@ -24,8 +25,8 @@ import grpc.aio
 import structlog
 
 from irisd.errors import IrisdError
-from irisd.model import AttachmentId, Frame, Kind, MiB
-from irisd.wire import WireError, decode_batch, encode_batch
+from irisd.model import AttachmentId, Frame, MiB
+from irisd.wire import WireError, decode_slices, encode_batch
 
 MAX_DETAIL = 1024
 """Characters of a status' details; they travel in a header, and apps cap those."""
@@ -34,7 +35,7 @@ _log = structlog.get_logger("irisd.attach")
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-_EOF: object = grpc.aio.EOF  # type: ignore[attr-defined]  # missing from the stubs
+EOF: object = grpc.aio.EOF  # type: ignore[attr-defined]  # missing from the stubs
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class AttachHandler(Protocol):
         """Give about ``limit`` bytes of what waits for the app; an empty list when nothing does."""
 
     def control_full(self, attachment: Attachment) -> bool:
-        """Say whether the app's control queue is full. Asked only of an app that has not read for long."""
+        """Say whether the app's control queue is full: what it sends has to wait until it has read."""
 
     def detached(self, attachment: Attachment, reason: str) -> None:
         """Forget the app: its stream is over. ``reason`` is a stable word."""
@@ -111,6 +112,7 @@ class Attachment:
         services: The services the listener offers; empty for all.
         ending: How it will end, once that is known.
         awake: Set when there is something to pull.
+        relieved: Set when something was pulled.
     """
 
     def __init__(self, attachment_id: AttachmentId, peer: str, listener: str, services: frozenset[str]) -> None:
@@ -120,6 +122,7 @@ class Attachment:
         self.services = services
         self.ending: Over | None = None
         self.awake = asyncio.Event()
+        self.relieved = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._give_up: Callable[[], object] | None = None
         self._end_timeout = 0.0  # seconds
@@ -148,6 +151,7 @@ class Attachment:
             return
         self.ending = Over(grpc.StatusCode[status], detail, reason)
         self.awake.set()
+        self.relieved.set()
         self._start_timer()
 
     @property
@@ -204,7 +208,7 @@ class Stream:
         self._handler = handler
         self._limits = limits
 
-    async def run(self, hello: Frame, rest: list[Frame]) -> Over:
+    async def run(self, hello: Frame, rest: Iterable[list[Frame]]) -> Over:
         """Attach, serve and detach; return how it ended, which is still to be told to the app.
 
         Cancelled when the app's connection breaks: then the app was detached as ``gone``.
@@ -222,7 +226,7 @@ class Stream:
             handler.detached(attachment, over.reason)
         return over
 
-    async def _serve(self, rest: list[Frame]) -> Over:
+    async def _serve(self, rest: Iterable[list[Frame]]) -> Over:
         attachment = self._attachment
         reader = asyncio.create_task(self._read(rest), name=f"attach-{attachment.id}-read")
         writer = asyncio.create_task(self._write(), name=f"attach-{attachment.id}-write")
@@ -242,20 +246,36 @@ class Stream:
             writer.cancel()
             await asyncio.gather(reader, writer, return_exceptions=True)
 
-    async def _read(self, frames: list[Frame]) -> Over:
-        attachment, context, handler = self._attachment, self._context, self._handler
+    async def _read(self, slices: Iterable[list[Frame]]) -> Over:
+        attachment, context = self._attachment, self._context
         max_body = self._limits.max_body
         try:
+            await self._hand_over(slices)
             while True:
-                if frames and attachment.ending is None:
-                    handler.frames_received(attachment, frames)
                 data = await context.read()
-                if data is _EOF:
+                if data is EOF:
                     return GONE if context.cancelled() else _CLOSED
                 # Once ending, what arrives is only taken off the wire: an app busy writing gets to read its end.
-                frames = decode_batch(data, max_body) if attachment.ending is None else []
+                if attachment.ending is None:
+                    await self._hand_over(decode_slices(data, max_body))
         except WireError as error:
+            _log.warning("attach.malformed", attachment=attachment.id, rule=str(error))
             return Over(grpc.StatusCode.INVALID_ARGUMENT, str(error), "malformed")
+
+    async def _hand_over(self, slices: Iterable[list[Frame]]) -> None:
+        """Hand over a batch, a slice at a time: a long one delays the other apps by a slice, not by all of it."""
+        attachment, handler = self._attachment, self._handler
+        first = True
+        for frames in slices:
+            if not first:
+                await asyncio.sleep(0)
+            first = False
+            while attachment.ending is None and handler.control_full(attachment):
+                attachment.relieved.clear()
+                await attachment.relieved.wait()
+            if attachment.ending is not None:
+                return
+            handler.frames_received(attachment, frames)
 
     async def _write(self) -> Over:
         attachment, context, handler = self._attachment, self._context, self._handler
@@ -263,6 +283,7 @@ class Stream:
         while True:
             frames = handler.pull(attachment, limit)
             if frames:
+                attachment.relieved.set()
                 batch = encode_batch(frames)
                 attachment.write_begins()
                 try:
@@ -287,25 +308,3 @@ async def abort(context: Context, status: grpc.StatusCode, detail: str) -> NoRet
     except grpc.aio.InternalError:
         raise asyncio.CancelledError from None  # nobody is left to tell, and gRPC would call that our failure
     raise AssertionError("gRPC's abort returned")
-
-
-async def read_hello(context: Context, limits: AttachLimits) -> tuple[Frame, list[Frame]]:
-    """Read the first batch: its HELLO, and what came with it.
-
-    Aborts the call when it is late, malformed or does not begin with HELLO.
-    """
-    try:
-        async with asyncio.timeout(limits.hello_timeout):
-            data = await context.read()
-    except TimeoutError:
-        late = f"no HELLO within {limits.hello_timeout:g} s of opening the stream"
-        await abort(context, grpc.StatusCode.INVALID_ARGUMENT, late)
-    if data is _EOF:
-        await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "the stream ended before its HELLO")
-    try:
-        frames = decode_batch(data, limits.max_body)
-    except WireError as error:
-        await abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
-    if not frames or frames[0].kind != Kind.HELLO:
-        await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "the first frame of a stream must be HELLO")
-    return frames[0], frames[1:]

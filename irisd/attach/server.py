@@ -29,9 +29,9 @@ from irisd.attach.attachment import (
     Over,
     Stream,
     abort,
-    read_hello,
 )
 from irisd.attach.control import ControlService, ControlSource
+from irisd.attach.hello import Unready
 from irisd.attach.listener import Listener, ListenerSpec, open_listener
 
 # From the descriptors, which must be loaded anyway for reflection to have them.
@@ -71,7 +71,7 @@ class AttachServer:
         self._listeners: list[Listener] = []
         self._health: list[Any] = []  # health.aio.HealthServicer
         self._attachments: dict[int, Attachment] = {}
-        self._unready = 0
+        self._unready = Unready(self._limits)
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -147,19 +147,8 @@ class AttachServer:
     # ---------------------------------------------------------------- streams
 
     async def _attach(self, listener: Listener, context: Context) -> None:
-        limits = self._limits
         await self._refuse_when_full(context)
-        if self._unready >= limits.unready:
-            await abort(
-                context,
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"too many streams that have not said HELLO: this daemon waits for {limits.unready} at once",
-            )
-        self._unready += 1
-        try:
-            hello, rest = await read_hello(context, limits)
-        finally:
-            self._unready -= 1
+        hello, rest = await self._unready.hello(context)
         await self._refuse_when_full(context)  # again: much may have happened meanwhile
         if len(listener.services) == 1 and not hello.address:
             hello.address = next(iter(listener.services))
@@ -173,7 +162,7 @@ class AttachServer:
         self._attachments[attachment.id] = attachment
         self._empty.clear()
         try:
-            over = await Stream(attachment, context, self._handler, limits).run(hello, rest)
+            over = await Stream(attachment, context, self._handler, self._limits).run(hello, rest)
         except AttachRefused as refused:
             over = Over(refused.status, refused.detail, "refused")
         finally:

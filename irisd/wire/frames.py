@@ -7,7 +7,7 @@ unknown kinds are left to whoever understands them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from irisd.model import MAX_SIZES, Frame, KiB
@@ -18,6 +18,12 @@ MAX_HEADERS_BYTES = 8 * KiB
 MAX_MEMBERS = 65_536
 MAX_FRAMES = 65_536
 """Most frames one batch may hold: decoding them must not hold up the others."""
+
+SLICE_FRAMES = 256
+"""Frames of a batch that are decoded and handed over at once."""
+
+MAX_HEADER = 512 * KiB
+"""Most bytes one frame's header may have: with a part of a body it must fit into one message of a link."""
 
 LARGE_HEADER = 256
 """A header above this many bytes is noted in the frame, so that a queue knows what it holds."""
@@ -167,17 +173,22 @@ def decode_frame(data: bytes, at: int, end: int, max_body: int) -> Frame:
     """Decode the ``iris.v1.Frame`` that lies in ``data[at:end]``.
 
     Raises:
-        WireError: It is malformed, its sizes do not add up, or its body is above ``max_body`` bytes.
+        WireError: It is malformed, its sizes do not add up, its header is above :data:`MAX_HEADER` bytes or its body
+            above ``max_body``.
     """
     frame = Frame(0)
+    header = 0
     while at < end:
         tag = data[at]
         at += 1
         if tag == 0x0A:
             start, at = read_length(data, at, end)
+            header += at - start  # protobuf lets it come in pieces
+            if header > MAX_HEADER:
+                raise WireError(f"header of {header} bytes: the limit is {MAX_HEADER}")
             _decode_header(frame, data, start, at)
-            if at - start > LARGE_HEADER:
-                frame.header_bytes = at - start
+            if header > LARGE_HEADER:
+                frame.header_bytes = header
         elif tag == 0x12:
             start, at = read_length(data, at, end)
             if at - start > max_body:
@@ -210,21 +221,35 @@ def decode_batch(data: bytes, max_body: int) -> list[Frame]:
     Raises:
         WireError: It is malformed.
     """
+    return [frame for frames in decode_slices(data, max_body) for frame in frames]
+
+
+def decode_slices(data: bytes, max_body: int) -> Iterator[list[Frame]]:
+    """As :func:`decode_batch`, at most :data:`SLICE_FRAMES` frames at a time: a long batch is work for a while.
+
+    Raises:
+        WireError: What comes next is malformed; what came before it was not.
+    """
     frames: list[Frame] = []
-    at, end = 0, len(data)
+    count, at, end = 0, 0, len(data)
     while at < end:
         tag = data[at]
         at += 1
         if tag == 0x0A:
-            if len(frames) >= MAX_FRAMES:
+            if count >= MAX_FRAMES:
                 raise WireError(f"batch: more than {MAX_FRAMES} frames")
+            count += 1
             start, at = read_length(data, at, end)
             frames.append(decode_frame(data, start, at, max_body))
+            if len(frames) == SLICE_FRAMES:
+                yield frames
+                frames = []
         else:
             if tag > 0x7F:
                 tag, at = read_varint(data, at - 1, end)
             at = skip(data, at, end, tag & 7)
-    return frames
+    if frames:
+        yield frames
 
 
 def _header_encoders() -> dict[str, Callable[[Any], bytes]]:

@@ -4,8 +4,17 @@ import pytest
 
 from irisd.errors import IrisdError
 from irisd.model import MAX_SIZES, Frame, Kind, MiB
-from irisd.wire import WireError, decode_batch, decode_frame, encode_batch, encode_frame, encode_parts
-from irisd.wire.frames import LARGE_HEADER, MAX_HEADERS, MAX_HEADERS_BYTES, MAX_MEMBERS
+from irisd.wire import (
+    SLICE_FRAMES,
+    WireError,
+    decode_batch,
+    decode_frame,
+    decode_slices,
+    encode_batch,
+    encode_frame,
+    encode_parts,
+)
+from irisd.wire.frames import LARGE_HEADER, MAX_HEADER, MAX_HEADERS, MAX_HEADERS_BYTES, MAX_MEMBERS
 from tests.vectors.wire.golden import golden
 
 GOLDEN = golden()
@@ -120,9 +129,32 @@ def test_sizes_are_bounded_however_they_come(piece: bytes):
 
 
 def test_empty_pieces_of_sizes_cost_nothing():
-    # 256 KiB of sizes and then 400,000 empty pieces: reading them must not copy the sizes each time
-    header = b"\x08\x10" + field(9, bytes(4 * MAX_SIZES)) + b"\x4a\x00" * 400_000
+    # 256 KiB of sizes and then 120,000 empty pieces: reading them must not copy the sizes each time
+    header = b"\x08\x10" + field(9, bytes(4 * MAX_SIZES)) + b"\x4a\x00" * 120_000
     assert decode(frame_of(header)).messages == MAX_SIZES
+
+
+def test_a_header_has_a_limit_in_whatever_pieces_it_comes():
+    half = field(1, field(6, bytes(MAX_HEADER // 2 - 5)))
+    whole = frame_of(b"\x08\x0b") + half + half
+    assert decode(whole).header_bytes == MAX_HEADER
+    with pytest.raises(WireError, match=f"header of {MAX_HEADER + 2} bytes: the limit is {MAX_HEADER}"):
+        decode(whole + field(1, b"\x50\x01"))
+
+
+def test_a_batch_is_decoded_a_slice_at_a_time():
+    frames = [Frame(Kind.PUBLISH, id=1 + at) for at in range(2 * SLICE_FRAMES + 1)]
+    slices = list(decode_slices(encode_batch(frames), MiB))
+    assert [len(each) for each in slices] == [SLICE_FRAMES, SLICE_FRAMES, 1]
+    assert [frame for each in slices for frame in each] == frames
+    assert list(decode_slices(b"", MiB)) == []
+
+
+def test_slices_before_a_malformed_one_still_count():
+    slices = decode_slices(encode_batch([Frame(Kind.PUBLISH)] * SLICE_FRAMES) + field(1, b"\x0a\x05"), MiB)
+    assert len(next(slices)) == SLICE_FRAMES
+    with pytest.raises(WireError, match="truncated"):
+        next(slices)
 
 
 def test_a_first_part_states_the_sizes_of_all_parts():
