@@ -12,7 +12,7 @@ from irisd.node.events import Events
 from irisd.node.records import Records
 from irisd.router.names import BadName, valid_cluster, valid_filter
 
-ALL_PATTERNS = Pattern.REQUEST | Pattern.PUSH | Pattern.BROADCAST | Pattern.SURVEY | Pattern.TUNNEL
+ALL_PATTERNS = sum(Pattern)  # a plain number: the complement of a flag would leave out the bits nobody knows
 _WHEN_FULL = frozenset({0, *WhenFull})
 MAX_CONCURRENCY = 65_536
 MAX_APP_NAME = 64

@@ -21,6 +21,7 @@ from irisd.router import Call, Gather, Tunnel
 SETTLED = "settled"
 _OPENERS = frozenset({Kind.REQUEST, Kind.PUSH, Kind.BROADCAST, Kind.SURVEY, Kind.TUNNEL})
 _TUNNEL_FRAMES = frozenset({Kind.DATA, Kind.FINISH, Kind.CREDIT})
+_OF_CALLS = _TUNNEL_FRAMES | {Kind.REPLY, Kind.ERROR, Kind.DONE, Kind.CANCEL}
 _NUMBERED = frozenset({Kind.PUBLISH, Kind.LOST})
 _WHOLE = frozenset({Kind.DATA, Kind.RECORD})  # `more` means something else there
 
@@ -285,6 +286,8 @@ class Node:
     def _under_way(self, endpoint: Endpoint, frame: Frame) -> None:
         """A frame of a call that was opened before; of one that is over, it is ordinary and ignored."""
         id, kind = frame.id, frame.kind
+        if kind not in _OF_CALLS:
+            raise ProtocolError(f"kind {kind} is not one an app or a peer sends here")
         given = endpoint.given.get(id)
         under_way = given or endpoint.opened.get(id)
         if isinstance(under_way, Tunnel):
@@ -307,8 +310,6 @@ class Node:
                     self._gathers.cancel(endpoint, under_way)
         elif kind == Kind.CANCEL:
             endpoint.assembler.forget(id)
-        elif kind not in (Kind.REPLY, Kind.ERROR, Kind.DONE, Kind.CREDIT, Kind.DATA, Kind.FINISH):
-            raise ProtocolError(f"kind {kind} is not one an app or a peer sends here")
         else:
             self._core.drop("no-such-call")
 

@@ -1,0 +1,250 @@
+"""Whatever an app or a peer sends, in whatever order: the node never raises, and its neighbours' calls still work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from irisd.effects import Detach, Unlink
+from irisd.model import Claim, Code, Frame, Kind, WhenFull
+from irisd.wire import encode_claims
+from tests.unit.node.house import Place, join, kinds, link, pump, reply, request, subscribe
+
+SMALL = {
+    "max_body": 5_000,
+    "peer_outbox": 20_000,
+    "app_outbox": 20_000,
+    "topic_queue": 5_000,
+    "request_queue": 5_000,
+    "max_pending": 20,
+    "max_claims": 20,
+    "lost_peer_memory": 5.0,
+}
+"""Bounds that a few frames reach."""
+
+IDS = st.one_of(st.integers(0, 12), st.integers(0, 2**64 - 1))
+NUMBERS = st.one_of(st.integers(0, 3), st.sampled_from([64, 1000, 2**20, 2**32 - 1, 2**64 - 1]))
+CLUSTERS = st.sampled_from(["db", "db", "web", "shop/db", "other/db", "db@rome", "", "bad name", "_iris.x"])
+TOPICS = st.sampled_from(["t", "t.a", "t.*", ">", "*", "tunnel", "", "no good", "a.>.b"])
+BODIES = st.one_of(st.binary(max_size=20), st.integers(0, 4000).map(bytes))
+CLAIM = st.one_of(
+    st.builds(Claim, st.integers(0, 3), cluster=st.sampled_from(["db", "web", "far"]), patterns=st.integers(0, 63)),
+    st.builds(Claim, st.integers(0, 3), topic=TOPICS.filter(bool), group=st.sampled_from(["", "g"])),
+)
+KINDS = st.one_of(
+    st.sampled_from([int(kind) for kind in Kind]),
+    st.sampled_from(
+        [Kind.REQUEST, Kind.TUNNEL, Kind.SURVEY, Kind.REPLY, Kind.DATA, Kind.CREDIT, Kind.PUBLISH, Kind.PART]
+    ),
+    st.sampled_from([24, 63, 69, 1000, 2**64 - 1]),
+)
+
+
+@st.composite
+def any_frames(draw: st.DrawFn) -> Frame:
+    """A frame with any fields, more often than not those its kind asks for."""
+    kind = draw(KINDS)
+    fields: dict[str, Any] = {"id": draw(IDS), "body": draw(BODIES)}
+    if draw(st.integers(0, 4)):
+        fields["remaining_ms"] = draw(st.sampled_from([1, 50, 1000, 2**32 - 1]))
+    fields["address"] = draw(TOPICS if kind in (Kind.PUBLISH, Kind.SUBSCRIBE, Kind.LOST) else CLUSTERS)
+    if kind == Kind.JOIN and draw(st.integers(0, 4)):
+        fields |= {"patterns": draw(st.integers(0, 63)), "concurrency": draw(st.integers(0, 3))}
+    if kind == Kind.RECORD:
+        fields["body"] = b"".join(encode_claims(draw(st.lists(CLAIM, max_size=5)))) + draw(
+            st.sampled_from([b"", b"\xff"])
+        )
+    if draw(st.integers(0, 3)) == 0:
+        fields["more"] = draw(st.booleans())
+        fields["total"] = draw(st.sampled_from([0, 1, 5, 4000, 5001, len(fields["body"]), 2**64 - 1]))
+    fields |= draw(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "count": NUMBERS,
+                "code": NUMBERS,
+                "executed": NUMBERS,
+                "lost": NUMBERS,
+                "seq": NUMBERS,
+                "hops": NUMBERS,
+                "full": st.booleans(),
+                "lost_unknown": st.booleans(),
+                "idempotent": st.booleans(),
+                "group": st.sampled_from(["", "g", "bad group"]),
+                "when_full": st.sampled_from([0, *WhenFull, 9, 2**64 - 1]),
+                "max_bytes": NUMBERS,
+                "member": st.text(max_size=5),
+                "members": st.lists(st.text(max_size=3), max_size=3).map(tuple),
+                "patterns": NUMBERS,
+                "concurrency": NUMBERS,
+            },
+        )
+    )
+    body = fields["body"]
+    if not fields.get("more") and draw(st.integers(0, 5)) == 0 and body:
+        cut = draw(st.integers(0, len(body)))
+        fields["sizes"] = cut.to_bytes(4, "little") + (len(body) - cut).to_bytes(4, "little")
+    return Frame(kind, **fields)
+
+
+BATCHES = st.lists(any_frames(), min_size=1, max_size=8)
+
+
+class AnyMesh(RuleBasedStateMachine):
+    """A node with an honest member, an honest caller, one peer, and three who say whatever they like."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place, self.peer = Place(1, **SMALL), Place(2, **SMALL)
+        self.third = b"\x00" * 15 + b"\x01"
+        self.member = self.place.app("member")
+        self.place.say(self.member, join(1, "honest", concurrency=100), subscribe(3, "honest"))
+        self.place.hear(self.member)
+        self.caller = self.place.app("caller")
+        self.liars: list[int] = []
+        self.next_id = 1
+        link(self.place, self.peer)
+
+    @rule()
+    def a_liar_comes(self) -> None:
+        if len(self.liars) < 3:
+            app = self.place.app("liar")
+            self.liars.append(app)
+            self.place.say(app, join(1, "db", concurrency=2), subscribe(3, "t.>", max_bytes=2000))
+
+    @precondition(lambda self: self.liars)
+    @rule(batch=BATCHES, who=st.integers(0, 2))
+    def a_liar_speaks(self, batch: list[Frame], who: int) -> None:
+        self.place.say(self.liars[who % len(self.liars)], *batch)
+
+    @precondition(lambda self: self.liars)
+    @rule(who=st.integers(0, 2), read=st.booleans())
+    def a_liar_answers(self, who: int, read: bool) -> None:
+        """It answers whatever it was given, in the right way, so that calls get further than a mistake."""
+        app = self.liars[who % len(self.liars)]
+        heard = self.place.hear(app) if read else []
+        for frame in heard:
+            if frame.kind in (Kind.REQUEST, Kind.SURVEY):
+                self.place.say(app, reply(frame.id, frame.body))
+            elif frame.kind == Kind.TUNNEL:
+                self.place.say(app, Frame(Kind.CREDIT, id=frame.id, count=5000))
+            elif frame.kind == Kind.CREDIT:
+                self.place.say(app, Frame(Kind.DATA, id=frame.id, body=b"x"), Frame(Kind.FINISH, id=frame.id))
+
+    @precondition(lambda self: self.liars)
+    @rule(who=st.integers(0, 2))
+    def a_liar_goes(self, who: int) -> None:
+        self.place.gone(self.liars.pop(who % len(self.liars)))
+
+    @rule()
+    def a_lying_peer_comes(self) -> None:
+        self.place.link_up(self.third)
+        self.place.from_peer(self.third, Frame(Kind.RECORD, count=1, full=True))
+
+    @rule(batch=BATCHES)
+    def a_lying_peer_speaks(self, batch: list[Frame]) -> None:
+        self.place.from_peer(self.third, *batch)
+
+    @rule(read=st.integers(1, 5000))
+    def a_lying_peer_reads(self, read: int) -> None:
+        self.place.take(self.third, read)
+
+    @rule(left=st.booleans())
+    def a_lying_peer_goes(self, left: bool) -> None:
+        self.place.link_down(self.third, left=left)
+
+    @rule(seconds=st.sampled_from([0.001, 0.05, 1.0, 6.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.place.wait(seconds)
+        self.peer.wait(seconds)
+
+    @rule(up=st.booleans())
+    def the_link(self, up: bool) -> None:
+        if up and not self.place.links:
+            link(self.place, self.peer)
+        elif not up and self.place.links:
+            self.place.links.clear()
+            self.peer.links.clear()
+            self.place.link_down(self.peer.id)
+            self.peer.link_down(self.place.id)
+
+    @rule()
+    def the_honest_are_served(self) -> None:
+        """A request, a survey, a tunnel and an event between those who keep the rules."""
+        place, id = self.place, self.next_id
+        self.next_id += 10
+        place.say(self.caller, request(id, "honest", body=b"q"))
+        place.say(self.caller, Frame(Kind.SURVEY, id=id + 2, address="honest", remaining_ms=1000))
+        place.say(self.caller, Frame(Kind.TUNNEL, id=id + 4, address="honest", remaining_ms=1000))
+        place.say(self.caller, Frame(Kind.PUBLISH, address="honest", body=b"news"))
+        heard = {frame.kind: frame for frame in place.hear(self.member)}
+        for kind in (Kind.REQUEST, Kind.SURVEY):
+            place.say(self.member, reply(heard[kind].id, b"a"))
+        place.say(self.member, Frame(Kind.CREDIT, id=heard[Kind.TUNNEL].id, count=1000))
+        place.say(self.caller, Frame(Kind.DATA, id=id + 4, body=b"through"), Frame(Kind.FINISH, id=id + 4))
+        answers = place.hear(self.caller)
+        assert sorted(kinds(answers)) == ["CREDIT", "DONE", "REPLY", "REPLY"], answers
+        assert (heard[Kind.REQUEST].body, heard[Kind.EVENT].body) == (b"q", b"news")
+        assert [frame.body for frame in place.hear(self.member)] == [b"through", b""]
+        place.say(self.member, Frame(Kind.FINISH, id=heard[Kind.TUNNEL].id))
+        assert kinds(place.hear(self.caller)) == ["FINISH"]
+
+    @invariant()
+    def only_those_who_lie_are_shown_out(self) -> None:
+        pump(self.place, self.peer)
+        for detach in self.place.effects_of(Detach):
+            assert detach.attachment in self.liars
+            assert detach.reason
+            self.liars.remove(detach.attachment)
+        for unlink in self.place.effects_of(Unlink):
+            assert unlink.peer == self.third, unlink
+        assert self.peer.effects_of(Unlink) == []
+
+    @invariant()
+    def queues_are_bounded_and_counts_are_true(self) -> None:
+        core = self.place.node.core
+        for end in (*core.apps.values(), *core.peers.values()):
+            outbox = end.outbox
+            assert outbox.bytes == sum(flow.bytes for flow in outbox.flows()) >= 0
+            assert outbox.urgent_bytes >= 0
+            assert outbox.bytes < 500_000
+        for app in core.apps.values():
+            assert len(app.opened) <= 20
+            for member in app.members.values():
+                assert 0 <= member.outstanding <= member.concurrency
+
+    def teardown(self) -> None:
+        """Once everybody who lied is gone and all time is up, nothing is left of it."""
+        for app in list(self.liars):
+            self.place.gone(app)
+        self.place.link_down(self.third, left=True)
+        pump(self.place, self.peer)
+        while (deadline := self.place.node.next_deadline()) is not None:
+            self.place.wait(max(0.0, deadline - self.place.now))
+        pump(self.place, self.peer)
+        for app in (self.member, self.caller):
+            self.place.hear(app)
+        assert self.place.quiet()
+        assert self.place.node._tunnels.open == 0
+        assert len(self.place.node.core.timers) == 0
+
+
+TestAnyMesh = AnyMesh.TestCase
+
+
+@given(BATCHES, BATCHES)
+def test_an_app_and_a_peer_may_say_anything(from_app: list[Frame], from_peer: list[Frame]):
+    place = Place(1, **SMALL)
+    app, peer = place.app(), b"\xff" * 16
+    place.link_up(peer)
+    place.from_peer(peer, *from_peer)
+    place.say(app, *from_app)
+    place.from_peer(peer, *from_peer)
+    for detach in place.detached():
+        assert detach.status == "INVALID_ARGUMENT"
+    for frame in place.hear(app):
+        if frame.kind == Kind.ERROR and frame.code in set(Code):
+            assert frame.executed in (1, 2, 3)
