@@ -34,8 +34,8 @@ from irisd.transport.tcp import TcpConnection, TcpOptions
 
 HANDSHAKE_BUFFER: Final = 2048
 CONTROL_BUFFER: Final = MAX_RECORD + 1024
-DATA_BUFFER: Final = 256 * 1024
-"""A read takes what the kernel has; four records of it are opened in one go."""
+DATA_BUFFER: Final = 128 * 1024
+"""A read takes what the kernel has, two records at most; every link that is up has one of these."""
 LINGER: Final = 2.0
 """Seconds the last bytes, the sealed close among them, may take to be read."""
 MAX_CONTROL_MESSAGE: Final = 64 * 1024

@@ -113,7 +113,7 @@ class Gate:
 
     def accepted(self, sock: socket.socket, ip: str, remote: str, services: frozenset[str]) -> None:
         """Take a connection that was accepted."""
-        began = time.perf_counter()
+        began = time.thread_time()
         loop = asyncio.get_running_loop()
         host = host_of(ip)
         if not self._limits.admits(host, loop.time()):
@@ -166,7 +166,7 @@ class Gate:
         while self._ready:
             stranger = self._ready.popleft()
             if stranger.number in self._strangers:  # else turned away meanwhile
-                began = time.perf_counter()
+                began = time.thread_time()
                 self._look_at(stranger)
                 self._charge(stranger.host, began)
                 break
@@ -260,4 +260,4 @@ class Gate:
         self._house.turned_away(stranger, stranger.remote, outcome, detail)
 
     def _charge(self, host: str, began: float) -> None:
-        self._limits.charge(host, time.perf_counter() - began, asyncio.get_running_loop().time())
+        self._limits.charge(host, time.thread_time() - began, asyncio.get_running_loop().time())

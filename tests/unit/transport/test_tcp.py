@@ -303,3 +303,15 @@ async def test_without_file_descriptors_it_waits_and_goes_on(monkeypatch: pytest
 
 def test_memory_is_kept_where_the_c_library_can() -> None:
     assert keep_freed_memory() in (True, False)
+
+
+@pytest.mark.parametrize("host", ["localhost", "::1"])
+async def test_all_addresses_of_a_name_share_one_port(host: str) -> None:
+    if not socket.has_ipv6:
+        pytest.skip("this machine has no IPv6")
+    listener = TcpListener(Address(host, 0), lambda sock, ip, remote: sock.close(), pytest.fail)
+    assert len({address.port for address in listener.addresses}) == 1
+    for address in listener.addresses:
+        with await dial(address, OPTIONS) as sock:
+            assert show_address(sock.getpeername()) == str(address)
+    listener.close()
