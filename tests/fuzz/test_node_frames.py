@@ -13,7 +13,7 @@ from irisd.model import Claim, Code, Frame, Kind, WhenFull
 from irisd.wire import encode_claims
 from tests.unit.node.house import Place, join, kinds, link, pump, reply, request, subscribe
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "max_body": 5_000,
     "peer_outbox": 20_000,
     "app_outbox": 20_000,
