@@ -10,9 +10,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from iris_client._errors import DeadlineExceeded, DeliveryError, Detached, IrisError, from_frame
+from iris_client._errors import DeadlineExceeded, DeliveryError, Detached, IrisError, Overloaded, from_frame
 from iris_client._frames import Code, Header, Kind, ProtocolError
-from iris_client._model import NO_HEADERS, Executed
+from iris_client._model import CALL_BUFFER_BYTES, NO_HEADERS, Executed
 
 SURVEY_GRACE: Final = 1.0
 """Seconds a survey's end may be late before its caller stops waiting for it."""
@@ -184,7 +184,7 @@ class SurveyCall(Call):
         failed: What the survey itself failed with.
     """
 
-    __slots__ = ("_late", "answered", "answers", "asked", "changed", "failed")
+    __slots__ = ("_bytes", "_late", "answered", "answers", "asked", "changed", "failed")
 
     def __init__(self, header: Header, body: bytes, deadline: float, what: str, changed: Callable[[], None]) -> None:
         super().__init__(header, body, deadline, what)
@@ -194,6 +194,7 @@ class SurveyCall(Call):
         self.failed: IrisError | None = None
         self.changed = changed
         self._late = False
+        self._bytes = 0
 
     def on_frame(self, kind: int, header: Header, body: bytes) -> None:
         member = header.member
@@ -205,7 +206,7 @@ class SurveyCall(Call):
             self.failed = self.error(header, body)
         elif kind == Kind.REPLY:
             self.answered[member] = None
-            self.answers.append(Answer(member, body, dict(header.headers)))
+            self._answer(member, body, header)
         elif kind == Kind.ERROR:
             if int(header.code) == Code.DEADLINE_EXCEEDED:
                 return  # its handler was stopped at the survey's own deadline: that is silence, not an answer
@@ -217,6 +218,20 @@ class SurveyCall(Call):
         else:
             super().on_frame(kind, header, body)
         self.changed()
+
+    def take(self) -> Answer:
+        """Return the oldest answer not yet read."""
+        answer = self.answers.popleft()
+        self._bytes -= len(answer.body)
+        return answer
+
+    def _answer(self, member: str, body: bytes, header: Header) -> None:
+        if self._bytes + len(body) > CALL_BUFFER_BYTES:
+            full = f"{self.what}: {CALL_BUFFER_BYTES} bytes of answers wait to be read; this one was dropped"
+            self.answers.append(Answer(member, b"", error=Overloaded(full, executed=Executed.YES)))
+            return
+        self._bytes += len(body)
+        self.answers.append(Answer(member, body, dict(header.headers)))
 
     def fail(self, error: IrisError) -> None:
         self.over = True

@@ -77,4 +77,4 @@ class Survey:
                 raise StopAsyncIteration
             self._changed.clear()
             await self._changed.wait()
-        return call.answers.popleft()
+        return call.take()

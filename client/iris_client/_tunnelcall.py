@@ -27,7 +27,9 @@ class TunnelCall(Call):
         if kind == Kind.ERROR:
             self.fail(self.error(header, body))
             return
-        if kind == Kind.CREDIT and not self.promise.done():
+        if not self.promise.done():
+            if kind != Kind.CREDIT:
+                raise ProtocolError(f"frame kind {kind} for {self.what} before its member accepted it")
             self.deadline = math.inf  # it was for the set-up only
             self.promise.set_result(None)
             flow.accept()

@@ -5,8 +5,8 @@
     with iris.connect() as mesh:
         print(mesh.request("greeters", b"world").body)
 
-One loop, in a thread of its own, does the work; any number of threads may use one mesh. Handlers are plain functions and
-run in threads of their own; calls they make wait no longer than their own caller does.
+One loop, in a thread of its own, does the work; any number of threads may use one mesh. Handlers are plain functions
+and run in threads of their own; calls they make wait no longer than their own caller does.
 """
 
 from iris_client._calls import Answer

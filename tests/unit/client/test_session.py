@@ -17,6 +17,7 @@ from iris_client import (
     Overloaded,
     Rejected,
     TunnelBroken,
+    _calls,
 )
 from iris_client._calls import SURVEY_GRACE, Standing, SurveyCall, Unary
 from iris_client._deliveries import Delivery
@@ -293,6 +294,23 @@ def test_survey(daemon: Daemon):
     assert (call.asked, list(call.answered), call.over) == (("a", "b", "c"), ["a", "b"], True)
 
 
+def test_answers_nobody_reads_are_bounded(daemon: Daemon, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_calls, "CALL_BUFFER_BYTES", 100)
+    call = survey(daemon)
+    daemon.take()
+    for member in "abc":
+        daemon.say(b"x" * 60, kind=Kind.REPLY, id=call.id, member=member)
+    first = call.take()
+    assert (first.body, first.error) == (b"x" * 60, None)
+    dropped = call.take()
+    assert isinstance(dropped.error, Overloaded)
+    assert dropped.error.executed is Executed.YES
+    call.take()
+    daemon.say(b"y" * 90, kind=Kind.REPLY, id=call.id, member="d")
+    assert call.take().body == b"y" * 90
+    assert list(call.answered) == ["a", "b", "c", "d"]
+
+
 def test_the_daemon_ends_a_survey_and_gets_a_moment_for_it(daemon: Daemon):
     call = survey(daemon)
     daemon.take()
@@ -566,6 +584,15 @@ def test_a_tunnel_is_opened_by_the_members_first_credit(daemon: Daemon):
     assert call.flow.receive() == b"bye"
     assert call.over
     assert daemon.session.idle
+
+
+def test_nothing_comes_before_a_tunnel_is_accepted(daemon: Daemon):
+    call = tunnel(daemon)
+    daemon.take()
+    with pytest.raises(ProtocolError, match="before its member accepted it"):
+        daemon.say(b"early", kind=Kind.DATA, id=call.id)
+    daemon.session.lane_down("broke the protocol")
+    assert isinstance(promise_of(call).error, Detached)
 
 
 def test_a_tunnel_that_is_refused(daemon: Daemon):
