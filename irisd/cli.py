@@ -7,6 +7,7 @@ Nothing is decided here that a program could want to decide too: settings are
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -33,6 +34,7 @@ MAX_FILE_BYTES = 1 << 20
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit. Errors of ours become one line, others keep their traceback."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core writes to standard error on its own
+    _open_standard_streams()
     try:
         status = irisd.main(args=arguments, prog_name="irisd", standalone_mode=False)
     except IrisdError as error:
@@ -46,7 +48,25 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:  # whoever read our output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        click.echo(f"irisd: error: the output cannot be written: {error.strerror}", err=True)
+        sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _open_standard_streams() -> None:
+    """Open those that whoever started us had closed: else the next socket would be standard error, and written to."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
 def settings(command: Command) -> Command:
@@ -247,10 +267,13 @@ def _run(loaded: Loaded) -> int:
     from irisd import daemon, development, logs
 
     config = loaded.config
-    logs.set_up(config.log_level, config.log_format)
-    if config.development:
-        return development.run(config, announce=lambda text: click.echo(text, err=True))
-    return daemon.run(config, keys_held)
+    lines = logs.set_up(config.log_level, config.log_format)
+    try:
+        if config.development:
+            return development.run(config, announce=lambda text: lines.write(text + "\n"))
+        return daemon.run(config, keys_held)
+    finally:
+        lines.close()
 
 
 def _plain(value: Any, option: Option) -> Any:

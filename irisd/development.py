@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 import stat
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -66,8 +67,18 @@ def welcome(config: Config, key_file: Path, listeners: Sequence[ListenerInfo]) -
     links = [info.address.removeprefix("tcp://") for info in listeners if info.purpose == "links"]
     if links:
         lines += ["A second daemon in the same service:", f"  {second_daemon(config, key_file, links[0])}"]
-    lines += ["Apps here find the first by themselves; for the second: IRIS_URL=unix://" + str(_second_socket(config))]
+    lines += [f"{_how_apps_find(Path(config.socket))}; for the second: IRIS_URL=unix://{_second_socket(config)}"]
     return "\n".join(lines)
+
+
+def _how_apps_find(socket: Path) -> str:
+    """Apps look where only this user, or the superuser, can have put a socket; elsewhere they must be told."""
+    folders = ["/run", os.environ.get("XDG_RUNTIME_DIR", "")]
+    if sys.platform == "darwin":  # where it is the user's own
+        folders.append(os.environ.get("TMPDIR", ""))
+    if any(socket == Path(folder, "irisd", "irisd.sock") for folder in folders):
+        return "Apps here find the first by themselves"
+    return f"Apps find the first with IRIS_URL=unix://{socket}"
 
 
 def second_daemon(config: Config, key_file: Path, links: str) -> str:
@@ -82,7 +93,7 @@ def _second_socket(config: Config) -> Path:
 
 
 def _make(folder: Path) -> None:
-    choose = "choose another place with --socket"
+    choose = "choose another place with --socket or IRISD_SOCKET"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.stat()

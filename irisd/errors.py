@@ -60,6 +60,10 @@ class RuntimeFolderError(IrisdError):
     """The folder for the socket and the development key is missing or not writable."""
 
 
+class TooFewFilesError(IrisdError):
+    """The process may not open as many files and sockets as a daemon needs."""
+
+
 class AlreadyRunningError(IrisdError):
     """Another daemon answers on this socket."""
 

@@ -66,7 +66,7 @@ class SocketFile:
         if len(os.fsencode(self.path)) > MAX_PATH_BYTES:
             raise ConfigError(
                 f"the socket's path {str(self.path)!r} is longer than the {MAX_PATH_BYTES} bytes a system allows; "
-                "choose a shorter one"
+                "choose a shorter one with --socket"
             )
         self._gid = _group_id(self._group)
         self._make_folder()
@@ -132,15 +132,15 @@ class SocketFile:
         except FileNotFoundError:
             raise RuntimeFolderError(
                 f"the runtime folder {folder} cannot be made because {folder.parent} does not exist; "
-                f"create it, or choose another socket path"
+                f"create it, or choose another socket path with --socket"
             ) from None
         except OSError as error:
             raise RuntimeFolderError(
                 f"the runtime folder {folder} cannot be made: {error.strerror}; "
-                f"create it for user {os.geteuid()}, or choose another socket path"
+                f"create it for user {os.geteuid()}, or choose another socket path with --socket"
             ) from error
         if not folder.is_dir():
-            raise RuntimeFolderError(f"{folder} is not a folder; choose another socket path")
+            raise RuntimeFolderError(f"{folder} is not a folder; choose another socket path with --socket")
 
     def _take_lock(self) -> None:
         # The holder unlinks the lock file when it goes, so a lock counts only if its file is still the one at the path.
@@ -174,12 +174,12 @@ class SocketFile:
             # The folder is not to blame: the file belongs to another user, whose daemon it is, or was.
             return AlreadyRunningError(
                 f"cannot open {self.lock_path}: {error.strerror}; if no daemon of another user is running there, "
-                "remove it, else choose another socket path"
+                "remove it, else choose another socket path with --socket"
             )
         folder = self.path.parent
         return RuntimeFolderError(
             f"the runtime folder {folder} is not writable for user {os.geteuid()}: {error.strerror}; "
-            "change its owner, or choose another socket path"
+            "change its owner, or choose another socket path with --socket"
         )
 
     def _clear_path(self) -> None:
@@ -188,7 +188,9 @@ class SocketFile:
         except FileNotFoundError:
             return
         if not stat.S_ISSOCK(found.st_mode):
-            raise ListenError(f"{self.path} exists and is not a socket; move it away, or choose another socket path")
+            raise ListenError(
+                f"{self.path} exists and is not a socket; move it away, or choose another socket path with --socket"
+            )
         probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             # Not waiting: a daemon whose queue of connections is full (EAGAIN) is a daemon.
@@ -207,7 +209,7 @@ class SocketFile:
     def _in_use(self) -> AlreadyRunningError:
         return AlreadyRunningError(
             f"another daemon is listening on {self.path}; attach to that one, stop it, "
-            "or give this one a socket path of its own"
+            "or give this one a socket path of its own with --socket"
         )
 
     def _drop_lock(self) -> None:

@@ -156,6 +156,8 @@ def _from_file(text: str | None, file_name: str) -> dict[str, tuple[object, str]
     found: dict[str, tuple[object, str]] = {}
     for key, value in table.items():
         origin = f"{file_name}{_line_of(key, text)}"
+        if key not in OPTIONS and isinstance(value, dict):
+            raise ConfigError(f"[{key}]: settings stand by themselves, without sections", key=key, origin=origin)
         if key not in OPTIONS:
             suggestion = nearest(key, OPTIONS) or "; `irisd check` lists the settings"
             raise ConfigError(f"there is no setting {key!r}{suggestion}", key=key, origin=origin)

@@ -40,6 +40,7 @@ from irisd.model import Frame, PeerInfo
 from irisd.node import Node, NodeIdentity, NodeSettings
 from irisd.node.describe import cluster_rows, node_rows, service_info, topic_rows
 from irisd.status import ClusterRow, Condition, ListenerInfo, NodeRow, StatusInfo, TopicRow
+from irisd.transport.memory import keep_freed_memory
 
 STOP_GRACE = 2.0
 """Seconds for apps to be told when everything else has ended."""
@@ -61,6 +62,7 @@ def run(config: Config, keys: Sequence[ServiceKey], *, on_ready: OnReady | None 
     Raises:
         IrisdError: It cannot start; the message says what to do.
     """
+    raise_open_files()  # before there is a loop, which opens some itself
     daemon = Daemon(config, keys, on_ready=on_ready)
     try:
         import uvloop
@@ -84,6 +86,7 @@ class Daemon:
         self._link_addresses: list[Address] = []
         self._attach: AttachServer | None = None
         self._open_files = 0
+        self._started = False
         self._draining = False
 
     async def run(self) -> int:
@@ -110,6 +113,7 @@ class Daemon:
         config = self._config
         self._began = self._clock()
         self._open_files = raise_open_files()
+        keep_freed_memory()
         self._links = LinkService(
             LinkConfig(
                 heartbeat_interval=config.heartbeat_interval,
@@ -136,6 +140,7 @@ class Daemon:
         except BaseException:
             await self.stop()
             raise
+        self._started = True
         _log.info(
             "daemon.started",
             version=__version__,
@@ -195,7 +200,8 @@ class Daemon:
             await self._links.stop("the daemon is shutting down")
         for service in self._services.values():
             service.close()
-        _log.info("daemon.stopped")
+        if self._started:
+            _log.info("daemon.stopped")
 
     def _reload(self) -> None:
         """SIGHUP: read the token files again."""

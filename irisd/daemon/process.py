@@ -8,18 +8,33 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+from irisd.errors import TooFewFilesError
+
 WANTED_FILES = 65_536
+NEEDED_FILES = 64
+"""What a daemon without apps and peers takes, and a little more; with fewer its libraries fail in ways of their own."""
 FEW_FILES = 4_096
 """Fewer open files than this and the daemon says so."""
 
 
 def raise_open_files() -> int:
-    """Raise the limit on open files as far as allowed; return it."""
+    """Raise the limit on open files as far as allowed; return it.
+
+    Raises:
+        TooFewFilesError: It is too low to run a daemon.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = WANTED_FILES if hard == resource.RLIM_INFINITY else min(WANTED_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
+    if soft == resource.RLIM_INFINITY:
+        return WANTED_FILES
+    if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         soft = wanted
+    if soft < NEEDED_FILES:
+        raise TooFewFilesError(
+            f"this process may open {soft} files, a daemon needs {NEEDED_FILES} and more for its apps and peers; "
+            "raise the limit (ulimit -n 65536, LimitNOFILE=65536 in a systemd unit)"
+        )
     return soft
 
 

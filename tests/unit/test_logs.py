@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import time
 
 import pytest
 import structlog
@@ -74,3 +76,57 @@ def test_a_traceback_stays_on_its_line():
         structlog.get_logger().exception("attach.stream_failed")
     assert out.getvalue().count("\n") == 1
     assert "ValueError: boom" in json.loads(out.getvalue())["exception"]
+
+
+# ------------------------------------------------------------------- readers of lines
+
+
+@pytest.fixture
+def pipe():
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as stream:
+        yield os.fdopen(reading), stream
+
+
+def test_a_reader_that_stops_holds_nobody_up(pipe):
+    source, stream = pipe
+    lines = logs.Lines(stream)
+    count = logs.MAX_WAITING * 2
+    began = time.monotonic()
+    for number in range(count):
+        lines.write(f"{number}\n")  # far more than a pipe holds
+    assert time.monotonic() - began < 5
+    with source:  # it reads on
+        expected = 0
+        while expected < count:  # every line, or that it was dropped
+            line = source.readline()
+            expected += int(line.split()[1]) if "dropped here" in line else 1
+            assert "dropped here" in line or int(line) == expected - 1
+        lines.write("more\n")
+        lines.close()
+        assert source.readline() == "more\n"
+
+
+def test_a_reader_that_left_is_no_error(pipe):
+    source, stream = pipe
+    source.close()
+    logs.set_up(stream=stream)
+    log = structlog.get_logger("irisd")
+    for _ in range(10):
+        log.info("room.fact")
+    lines = logs.Lines(stream)
+    lines.write("x\n")
+    lines.close()
+
+
+def test_what_waits_is_written_before_the_end(pipe):
+    source, stream = pipe
+    lines = logs.set_up("info", "json", stream)
+    structlog.get_logger("irisd").info("daemon.stopped")
+    lines.write("a word between\n")
+    lines.close()
+    stream.close()
+    with source:
+        fact, word = source.read().splitlines()
+    assert json.loads(fact)["event"] == "daemon.stopped"
+    assert word == "a word between"

@@ -128,7 +128,7 @@ def test_any_hostname_gives_a_usable_name(hostname, name):
     ("file", "message"),
     [
         ("\nseed = []", "irisd.toml:2: there is no setting 'seed'; did you mean 'seeds'?"),
-        ("[limits]\nx = 1", "irisd.toml:1: there is no setting 'limits'; `irisd check` lists the settings"),
+        ("[limits]\nx = 1", "irisd.toml:1: [limits]: settings stand by themselves, without sections"),
         ("seeds = [", "irisd.toml: not valid TOML"),
         ('max_body = "8 furlongs"', "irisd.toml:1: max_body: 'furlongs' is no unit of size"),
         ('max_body = "2GiB"', "irisd.toml:1: max_body: 2GiB is too large; the most is 1GiB"),
