@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Final
 
 from iris_client._cluster import Cluster
@@ -101,14 +102,14 @@ def _signals(signalled: Callable[[], None]) -> Iterator[None]:
     wanted = [getattr(signal, each) for each in ("SIGTERM", "SIGINT") if hasattr(signal, each)]
     previous = {each: signal.getsignal(each) for each in wanted}
     for each in wanted:
-        try:
-            loop.add_signal_handler(each, signalled)
-        except NotImplementedError:  # Windows
+        if sys.platform == "win32":  # its loops take no signal handlers
             signal.signal(each, lambda *_: loop.call_soon_threadsafe(signalled))
+        else:
+            loop.add_signal_handler(each, signalled)
     try:
         yield
     finally:
         for each in wanted:
-            with suppress(NotImplementedError):
+            if sys.platform != "win32":
                 loop.remove_signal_handler(each)
             signal.signal(each, previous[each])
