@@ -16,6 +16,10 @@ from irisd.node.waiting import PATTERN
 from irisd.router import Gather, Leg
 
 
+NAMES_AT_ONCE = 1000
+"""Members one ACCEPTED frame names: their names are its header, and headers are bounded."""
+
+
 class Gathers:
     """All calls with many targets."""
 
@@ -52,8 +56,11 @@ class Gathers:
         for member in self._calls.members(cluster):
             if member.patterns & pattern:
                 self._ask_member(gather, member.app, frame, cluster)
-        if isinstance(source, Peer) and gather.asked:  # the origin should know whom to miss, should this link break
-            core.urgent(source, Frame(Kind.ACCEPTED, id=frame.id, members=tuple(gather.asked)))
+        if isinstance(source, Peer):  # the origin should know whom to miss, should this link break
+            names = list(gather.asked)
+            for at in range(0, len(names), NAMES_AT_ONCE):
+                some = tuple(names[at : at + NAMES_AT_ONCE])
+                core.urgent(source, Frame(Kind.ACCEPTED, id=frame.id, members=some))
         self._settle(gather)
 
     def _ask_node(self, gather: Gather, peer: Peer, frame: Frame, cluster: str) -> None:
@@ -153,7 +160,8 @@ class Gathers:
             self._done(gather)
 
     def _done(self, gather: Gather) -> None:
-        members = tuple(gather.asked) if gather.kind == Kind.SURVEY else ()
+        told = isinstance(gather.source, int) and gather.kind == Kind.SURVEY  # a node has been told by ACCEPTED
+        members = tuple(gather.asked) if told else ()
         done = Frame(Kind.DONE, id=gather.source_id, count=gather.count, members=members)
         self._core.answer(gather.source, done, last=True)
 

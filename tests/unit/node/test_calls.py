@@ -585,6 +585,21 @@ def test_no_of_the_last_attempt_does_not_hide_maybe_of_an_earlier_one():
     assert failure(one.hear(caller)) == (Code.OVERLOADED, MAYBE)
 
 
+def test_maybe_of_a_far_member_that_died_is_not_hidden_either():
+    one, two, other = three()
+    two.serving()
+    other.serving()
+    caller = one.app()
+    one.say(caller, request(1, idempotent=True))
+    first, app, _ = where(one, two, other)
+    first.gone(app)  # its node says so; the link stands
+    place, app, frame = where(one, two, other)
+    assert place is not first
+    place.say(app, error(frame.id, Code.OVERLOADED, NO, detail="busy"))
+    pump(one, place)
+    assert failure(one.hear(caller)) == (Code.OVERLOADED, MAYBE)
+
+
 def test_cancelling_a_second_attempt_does_not_hide_the_first():
     one, two, other = three()
     two.serving()

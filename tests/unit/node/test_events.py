@@ -327,6 +327,16 @@ def test_the_news_of_a_loss_can_itself_be_lost_and_is_told_again():
     assert lost(far.hear(there)) == 1
 
 
+def test_a_loss_that_was_told_is_not_told_again():
+    near, far = pair()
+    there, app = subscriber(far, "t"), near.app()
+    for _ in range(3):
+        cut(near, far)
+        near.say(app, publish("t", b"x"))
+        link(near, far)
+    assert lost(far.hear(there)) == 3
+
+
 def link_quietly(near: Place, far: Place) -> None:
     """A link on which only the far record has come."""
     near.links[far.id], far.links[near.id] = far, near

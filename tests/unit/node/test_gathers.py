@@ -15,6 +15,7 @@ from tests.unit.node.house import (
     cut,
     error,
     failure,
+    join,
     kinds,
     link,
     only,
@@ -265,6 +266,22 @@ def test_a_member_with_a_full_queue_is_asked_in_vain():
     _, answer, done = place.hear(caller)
     assert (answer.code, answer.executed, answer.member) == (Code.OVERLOADED, NO, names(place, member)[0])
     assert done.members == (answer.member,)
+
+
+def test_very_many_members_are_named_in_headers_that_fit():
+    near, far = pair()
+    members = []
+    for n in range(2500):
+        members.append(far.app("m" * 64))
+        far.node.frames_from_app(members[n], [join(1)], far.now)
+    pump(near, far)
+    caller = near.app()
+    near.say(caller, survey(1, ms=100))
+    carry(near, far)
+    said = carry(far, near)
+    assert max(frame.header_bytes for frame in said) < 200 * KiB
+    near.wait(0.2)
+    assert len(only(near.hear(caller)).members) == 2500
 
 
 def test_a_survey_of_nobody_left_ends_at_once():
