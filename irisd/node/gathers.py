@@ -15,7 +15,6 @@ from irisd.node.endpoints import App, Endpoint, Peer
 from irisd.node.waiting import PATTERN
 from irisd.router import Gather, Leg
 
-
 NAMES_AT_ONCE = 1000
 """Members one ACCEPTED frame names: their names are its header, and headers are bounded."""
 
