@@ -247,12 +247,19 @@ class Mesh(Lifecycle):
         return Joined(self, clusters)
 
     def subscribe(
-        self, topic_filter: str, *, when_full: str = "drop_oldest", max_bytes: int = 64 * MiB
+        self,
+        topic_filter: str,
+        *,
+        group: str | None = None,
+        when_full: str = "drop_oldest",
+        max_bytes: int = 64 * MiB,
     ) -> Subscription:
         """Subscribe: ``async with mesh.subscribe("orders.*") as events``, then iterate.
 
         Args:
             topic_filter: ``*`` stands for one token, a last ``>`` for the rest.
+            group: Share the events with whoever subscribes as the same group, each going to one of them:
+                what ``on_event`` of a cluster does under the cluster's name.
             when_full: What gives way when events arrive faster than they are read: ``drop_oldest`` or ``drop_newest``.
             max_bytes: How much may wait in this process, and as much again in the daemon.
 
@@ -260,7 +267,8 @@ class Mesh(Lifecycle):
             InvalidName, InvalidCall: The filter or a setting makes no sense.
         """
         self._check()
-        return Subscription(self, _names.topic_filter(topic_filter), when_full, max_bytes)
+        name = _names.cluster(group) if group is not None else ""
+        return Subscription(self, _names.topic_filter(topic_filter), when_full, max_bytes, name)
 
     # ------------------------------------------------------------ publishing
 

@@ -229,12 +229,17 @@ class Mesh:
         return Joined(self._call(make()), self._portal.loop)
 
     def subscribe(
-        self, topic_filter: str, *, when_full: str = "drop_oldest", max_bytes: int = 64 * MiB
+        self,
+        topic_filter: str,
+        *,
+        group: str | None = None,
+        when_full: str = "drop_oldest",
+        max_bytes: int = 64 * MiB,
     ) -> Subscription:
         """Subscribe: ``with mesh.subscribe("orders.*") as events``; see :meth:`iris_client.Mesh.subscribe`."""
 
         async def make() -> AsyncSubscription:
-            return self._mesh.subscribe(topic_filter, when_full=when_full, max_bytes=max_bytes)
+            return self._mesh.subscribe(topic_filter, group=group, when_full=when_full, max_bytes=max_bytes)
 
         return Subscription(self._call(make()), self._portal.loop)
 

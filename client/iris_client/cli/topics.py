@@ -11,9 +11,7 @@ from typing import Final
 import click
 
 import iris_client as iris
-from iris_client import _names
 from iris_client._model import MiB
-from iris_client._subscription import Subscription
 from iris_client.cli.completion import cluster_names, topic_filters, topic_names
 from iris_client.cli.options import (
     Settings,
@@ -146,13 +144,12 @@ async def subscribe(
     """
     if raw and settings.json:
         raise click.UsageError("--raw and --json: choose one")
-    _names.topic_filter(topic_filter)
-    if group:
-        _names.cluster(group)
     left = count
     async with (
         connect(settings) as mesh,
-        Subscription(mesh, topic_filter, when_full.replace("-", "_"), QUEUE_BYTES, group) as events,
+        mesh.subscribe(
+            topic_filter, group=group or None, when_full=when_full.replace("-", "_"), max_bytes=QUEUE_BYTES
+        ) as events,
     ):
         if sys.stderr.isatty():
             note(f"iris: subscribed to {topic_filter!r}; ctrl-C ends it")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import iris_client as iris
-from iris_client import KiB, MiB
+from iris_client import KiB, MiB, testing
 from iris_client.testing import LocalMesh
 
 
@@ -329,3 +329,25 @@ async def test_leaving_handles_what_has_come(caller: iris.Mesh, server: iris.Mes
         async with asyncio.timeout(5):
             await first.wait()
     assert len(seen) == 20
+
+
+async def test_a_group_shares_what_one_subscriber_would_get():
+    async with testing.mesh(nodes=2) as local:
+        one, two, publisher = await local.connect(0), await local.connect(1), await local.connect(0)
+        async with one.subscribe("jobs.>", group="workers") as left, two.subscribe("jobs.>", group="workers") as right:
+            for number in range(10):
+                await publisher.publish("jobs.new", b"%d" % number)
+                await publisher.flush()
+            got = []
+            async with asyncio.timeout(5):
+                for events in (left, right):
+                    for _ in range(5):
+                        got.append(int((await anext(events)).body))
+            assert sorted(got) == list(range(10))
+
+
+async def test_a_group_must_be_a_clusters_name():
+    async with testing.mesh() as local:
+        mesh = await local.connect(0)
+        with pytest.raises(iris.InvalidName):
+            mesh.subscribe("jobs.>", group="")
