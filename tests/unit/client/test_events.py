@@ -332,22 +332,20 @@ async def test_leaving_handles_what_has_come(caller: iris.Mesh, server: iris.Mes
 
 
 async def test_a_group_shares_what_one_subscriber_would_get():
-    async with testing.mesh(nodes=2) as local:
-        one, two, publisher = await local.connect(0), await local.connect(1), await local.connect(0)
-        async with one.subscribe("jobs.>", group="workers") as left, two.subscribe("jobs.>", group="workers") as right:
-            for number in range(10):
-                await publisher.publish("jobs.new", b"%d" % number)
-                await publisher.flush()
-            got = []
-            async with asyncio.timeout(5):
-                for events in (left, right):
-                    for _ in range(5):
-                        got.append(int((await anext(events)).body))
-            assert sorted(got) == list(range(10))
+    async with (
+        testing.mesh(nodes=2) as local,
+        local.connect(0) as one,
+        local.connect(1) as two,
+        one.subscribe("jobs.>", group="workers") as left,
+        two.subscribe("jobs.>", group="workers") as right,
+    ):
+        for number in range(10):
+            await one.publish("jobs.new", b"%d" % number)
+            await one.flush()
+        found = await take(left, 5) + await take(right, 5)
+        assert sorted(int(event.body) for event in found) == list(range(10))
 
 
-async def test_a_group_must_be_a_clusters_name():
-    async with testing.mesh() as local:
-        mesh = await local.connect(0)
-        with pytest.raises(iris.InvalidName):
-            mesh.subscribe("jobs.>", group="")
+async def test_a_group_must_be_a_clusters_name(caller: iris.Mesh):
+    with pytest.raises(iris.InvalidName):
+        caller.subscribe("jobs.>", group="")
