@@ -160,6 +160,7 @@ class Daemon:
             max_body=config.max_body,
             peer_outbox=config.peer_outbox,
             app_outbox=config.attachment_outbox,
+            app_backlog=4 * config.subscription_queue,
             request_queue=config.request_queue,
             max_subscription=config.subscription_queue,
         )

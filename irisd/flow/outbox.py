@@ -13,7 +13,7 @@ quantum still leaves at once and is paid for afterwards.
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterator
 
 from irisd.model import PART_BYTES, Frame, KiB, Kind, WhenFull
@@ -108,7 +108,7 @@ class Outbox:
         """The edge has seen it empty: the next frame needs a wake-up."""
         self._urgent: deque[Frame] = deque()
         self._flows: dict[Hashable, Flow] = {}
-        self._active: deque[Flow] = deque()
+        self._active: OrderedDict[Flow, None] = OrderedDict()  # those with something to send, in their turns
 
     def __bool__(self) -> bool:
         return bool(self._urgent or self._active)
@@ -171,7 +171,7 @@ class Outbox:
                 del self._flows[flow.key]
                 flow = self.open(("", ""))
             if not flow:
-                self._active.append(flow)
+                self._active[flow] = None
         flow.lost += messages
         flow.lost_unknown = flow.lost_unknown or unknown
 
@@ -181,8 +181,7 @@ class Outbox:
         if flow is None:
             return 0
         self.bytes -= flow.bytes
-        if flow:
-            self._active.remove(flow)
+        self._active.pop(flow, None)
         return sum(frame.messages for frame in flow.frames)
 
     def withdraw(self, key: Hashable, frame: Frame) -> bool:
@@ -207,7 +206,7 @@ class Outbox:
                 flow.frames = deque(waiting for waiting in flow.frames if waiting.deadline != WITHDRAWN)
                 flow.withdrawn = 0
         if not flow:
-            self._active.remove(flow)
+            del self._active[flow]
             if not flow.kept:
                 del self._flows[key]
         return True
@@ -233,7 +232,7 @@ class Outbox:
             out.append(frame)
         active = self._active
         while active and size < limit:
-            flow = active[0]
+            flow = next(iter(active))
             if flow.deficit <= 0:
                 flow.deficit += QUANTUM  # once a turn, however many takes the turn lasts
             while flow.frames and flow.deficit > 0 and size < limit:
@@ -243,21 +242,21 @@ class Outbox:
                     size += cost(head)
                     out.append(head)
             if not flow.frames:
-                active.popleft()
+                del active[flow]
                 flow.deficit = 0
                 if flow:
                     out.append(self._notice(flow))
                 if not flow.kept:
                     del self._flows[flow.key]
             elif flow.deficit <= 0:
-                active.rotate(-1)
+                active.move_to_end(flow)
         if not out:
             self.idle = True
         return out
 
     def _append(self, flow: Flow, frame: Frame) -> None:
         if not flow:
-            self._active.append(flow)
+            self._active[flow] = None
         elif flow.lost or flow.lost_unknown:
             frame.lost += flow.lost
             frame.lost_unknown = frame.lost_unknown or flow.lost_unknown

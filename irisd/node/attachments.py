@@ -10,6 +10,7 @@ from irisd.node.core import Core
 from irisd.node.endpoints import App, Member, Subscription
 from irisd.node.events import Events
 from irisd.node.records import Records
+from irisd.registry import MAX_CLAIMS
 from irisd.router.names import BadName, valid_cluster, valid_filter
 
 ALL_PATTERNS = sum(Pattern)  # a plain number: the complement of a flag would leave out the bits nobody knows
@@ -33,7 +34,8 @@ class Attachments:
         identity = self._core.identity
         name = "".join(c if c.isprintable() else "?" for c in hello.member[:MAX_APP_NAME]) or "app"
         member_name = f"{name}@{identity.name}/{identity.node_id.hex()[:6]}.{id}"
-        app = App(id, name, member_name, max_body=self._core.settings.max_body)
+        settings = self._core.settings
+        app = App(id, name, member_name, backlog=settings.app_backlog, max_body=settings.max_body)
         app.last_taken = self._core.now
         self._core.apps[id] = app
         app.welcome = settled
@@ -180,7 +182,11 @@ class Attachments:
             self._core.fail(app.id, frame.id, Code.MEMBER_LOST, f"{what}: it takes no new work")
             return True
         limit = self._core.settings.max_claims
-        if len(app.members) + len(app.subscriptions) < limit:
+        if len(app.members) + len(app.subscriptions) >= limit:
+            full = f"one app may join and subscribe at most {limit} times"
+        elif len(self._core.record) >= MAX_CLAIMS:  # peers would take no more
+            full = f"the apps of this node have joined and subscribed to {MAX_CLAIMS} names, the most there may be"
+        else:
             return False
-        self._core.fail(app.id, frame.id, Code.OVERLOADED, f"one app may join and subscribe at most {limit} times")
+        self._core.fail(app.id, frame.id, Code.OVERLOADED, full)
         return True

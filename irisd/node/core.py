@@ -34,6 +34,7 @@ class NodeSettings:
         max_body: Largest body of one message.
         peer_outbox: What may wait towards one peer.
         app_outbox: What may wait towards one app, its subscriptions' own bounds aside.
+        app_backlog: What may wait for all subscriptions of one app together; tunnels break a little above it.
         topic_queue: What may wait of one topic towards one peer.
         request_queue: What may wait here for a free slot of one cluster.
         max_subscription: Most a subscription may ask for as its bound.
@@ -49,6 +50,7 @@ class NodeSettings:
     max_body: int = 8 * MiB
     peer_outbox: int = 64 * MiB
     app_outbox: int = 64 * MiB
+    app_backlog: int = 256 * MiB
     topic_queue: int = 16 * MiB
     request_queue: int = 16 * MiB
     max_subscription: int = 256 * MiB

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 from irisd.flow import Assembler, Flow, Outbox
@@ -91,9 +90,9 @@ class App(Endpoint):
 
     id: AttachmentId
 
-    def __init__(self, id: AttachmentId, name: str, member_name: str, *, max_body: int) -> None:
-        # no common bound: each subscription states its own, calls are bounded where they are given
-        super().__init__(id, first_id=2, outbox_limit=math.inf, max_body=max_body)
+    def __init__(self, id: AttachmentId, name: str, member_name: str, *, backlog: float, max_body: int) -> None:
+        # the bound of all subscriptions; calls are bounded where they are given
+        super().__init__(id, first_id=2, outbox_limit=backlog, max_body=max_body)
         self.name = name
         self.member_name = member_name
         self.members: dict[int, Member] = {}  # by the JOIN's id

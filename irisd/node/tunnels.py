@@ -31,6 +31,7 @@ class Tunnels:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._backlog = core.settings.app_backlog + core.settings.app_outbox
         self.open = 0
 
     def accepted(self, call: Call, target: Endpoint, frame: Frame) -> None:
@@ -61,6 +62,9 @@ class Tunnels:
                 self._violated(sender, tunnel, f"DATA of {len(frame.body)} bytes: the limit is {MAX_DATA}")
             elif cost > tunnel.credit[end]:
                 self._violated(sender, tunnel, "DATA beyond the credit it was given")
+            elif isinstance(other, App) and other.outbox.bytes > self._backlog:
+                self._core.drop("tunnel-not-read")
+                self._break(tunnel, "the app at the other end does not read what it was sent")
             else:
                 tunnel.credit[end] -= cost
                 self._core.counters["tunnel.bytes"] += len(frame.body)

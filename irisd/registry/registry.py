@@ -36,6 +36,9 @@ class OwnRecord:
         self.version = 0
         self._claims: dict[tuple[str, str, str], Claim] = {}
 
+    def __len__(self) -> int:
+        return len(self._claims)
+
     def claims(self) -> list[Claim]:
         """All of it, for a peer that knows nothing yet."""
         return list(self._claims.values())
