@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -233,6 +233,8 @@ class AnyMesh(RuleBasedStateMachine):
 
 
 TestAnyMesh = AnyMesh.TestCase
+# every example is a whole conversation, with all checks after each step
+TestAnyMesh.settings = settings(max_examples=max(1, settings().max_examples // 5), deadline=None)
 
 
 @given(BATCHES, BATCHES)
