@@ -19,11 +19,14 @@ MAX_MEMBERS = 65_536
 MAX_FRAMES = 65_536
 """Most frames one batch may hold: decoding them must not hold up the others."""
 
-SLICE_FRAMES = 256
+SLICE_FRAMES = 64
 """Frames of a batch that are decoded and handed over at once."""
 
 MAX_HEADER = 512 * KiB
-"""Most bytes one frame's header may have: with a part of a body it must fit into one message of a link."""
+"""Most bytes the header of an app's frame may have: with a part of a body it must fit into one message of a link."""
+
+MAX_LINK_HEADER = MAX_HEADER + 4 * KiB
+"""The same between nodes, who add names and ids."""
 
 LARGE_HEADER = 256
 """A header above this many bytes is noted in the frame, so that a queue knows what it holds."""
@@ -169,11 +172,11 @@ def _decode_header(frame: Frame, data: bytes, at: int, end: int) -> None:
             at = skip(data, at, end, tag & 7)
 
 
-def decode_frame(data: bytes, at: int, end: int, max_body: int) -> Frame:
+def decode_frame(data: bytes, at: int, end: int, max_body: int, max_header: int = MAX_LINK_HEADER) -> Frame:
     """Decode the ``iris.v1.Frame`` that lies in ``data[at:end]``.
 
     Raises:
-        WireError: It is malformed, its sizes do not add up, its header is above :data:`MAX_HEADER` bytes or its body
+        WireError: It is malformed, its sizes do not add up, its header is above ``max_header`` bytes or its body
             above ``max_body``.
     """
     frame = Frame(0)
@@ -184,8 +187,8 @@ def decode_frame(data: bytes, at: int, end: int, max_body: int) -> Frame:
         if tag == 0x0A:
             start, at = read_length(data, at, end)
             header += at - start  # protobuf lets it come in pieces
-            if header > MAX_HEADER:
-                raise WireError(f"header of {header} bytes: the limit is {MAX_HEADER}")
+            if header > max_header:
+                raise WireError(f"header of {header} bytes: the limit is {max_header}")
             _decode_header(frame, data, start, at)
             if header > LARGE_HEADER:
                 frame.header_bytes = header
@@ -240,7 +243,7 @@ def decode_slices(data: bytes, max_body: int) -> Iterator[list[Frame]]:
                 raise WireError(f"batch: more than {MAX_FRAMES} frames")
             count += 1
             start, at = read_length(data, at, end)
-            frames.append(decode_frame(data, start, at, max_body))
+            frames.append(decode_frame(data, start, at, max_body, MAX_HEADER))
             if len(frames) == SLICE_FRAMES:
                 yield frames
                 frames = []

@@ -14,7 +14,7 @@ from irisd.wire import (
     encode_frame,
     encode_parts,
 )
-from irisd.wire.frames import LARGE_HEADER, MAX_HEADER, MAX_HEADERS, MAX_HEADERS_BYTES, MAX_MEMBERS
+from irisd.wire.frames import LARGE_HEADER, MAX_HEADER, MAX_HEADERS, MAX_HEADERS_BYTES, MAX_LINK_HEADER, MAX_MEMBERS
 from tests.vectors.wire.golden import golden
 
 GOLDEN = golden()
@@ -137,9 +137,14 @@ def test_empty_pieces_of_sizes_cost_nothing():
 def test_a_header_has_a_limit_in_whatever_pieces_it_comes():
     half = field(1, field(6, bytes(MAX_HEADER // 2 - 5)))
     whole = frame_of(b"\x08\x0b") + half + half
-    assert decode(whole).header_bytes == MAX_HEADER
+    [frame] = decode_batch(field(1, whole), MiB)
+    assert frame.header_bytes == MAX_HEADER
+    more = whole + field(1, b"\x50\x01")
     with pytest.raises(WireError, match=f"header of {MAX_HEADER + 2} bytes: the limit is {MAX_HEADER}"):
-        decode(whole + field(1, b"\x50\x01"))
+        decode_batch(field(1, more), MiB)
+    assert decode(more).header_bytes == MAX_HEADER + 2  # a node may have added to it
+    with pytest.raises(WireError, match=f"the limit is {MAX_LINK_HEADER}"):
+        decode(whole + half)
 
 
 def test_a_batch_is_decoded_a_slice_at_a_time():
