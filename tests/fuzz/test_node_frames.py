@@ -91,6 +91,20 @@ def any_frames(draw: st.DrawFn) -> Frame:
 
 
 BATCHES = st.lists(any_frames(), min_size=1, max_size=8)
+OPENERS = st.builds(
+    Frame,
+    st.sampled_from([Kind.REQUEST, Kind.PUSH, Kind.BROADCAST, Kind.SURVEY, Kind.TUNNEL]),
+    address=st.sampled_from(["db", "db", "far", "honest", "nobody"]),
+    remaining_ms=st.sampled_from([1, 50, 5000]),
+    body=BODIES,
+    idempotent=st.booleans(),
+)
+OF_CALLS = st.sampled_from(
+    [Kind.REPLY, Kind.ERROR, Kind.DONE, Kind.CANCEL, Kind.CREDIT, Kind.DATA, Kind.FINISH, Kind.PART]
+)
+SAID = st.builds(
+    Frame, OF_CALLS, body=BODIES, count=NUMBERS, code=NUMBERS, executed=NUMBERS, member=st.text(max_size=3)
+)
 
 
 class AnyMesh(RuleBasedStateMachine):
@@ -135,14 +149,44 @@ class AnyMesh(RuleBasedStateMachine):
                 self.place.say(app, Frame(Kind.DATA, id=frame.id, body=b"x"), Frame(Kind.FINISH, id=frame.id))
 
     @precondition(lambda self: self.liars)
+    @rule(who=st.integers(0, 2), opener=OPENERS)
+    def a_liar_asks(self, who: int, opener: Frame) -> None:
+        app = self.liars[who % len(self.liars)]
+        self.place.say(app, opener.copy(id=self.fresh()))
+
+    @precondition(lambda self: self.liars)
+    @rule(who=st.integers(0, 2), said=SAID, which=st.integers(0, 20))
+    def a_liar_speaks_of_what_is_under_way(self, who: int, said: Frame, which: int) -> None:
+        app = self.liars[who % len(self.liars)]
+        self.place.say(app, said.copy(id=self.under_way(app, which)))
+
+    @precondition(lambda self: self.liars)
     @rule(who=st.integers(0, 2))
     def a_liar_goes(self, who: int) -> None:
         self.place.gone(self.liars.pop(who % len(self.liars)))
 
-    @rule()
-    def a_lying_peer_comes(self) -> None:
+    @rule(claims=st.lists(CLAIM, max_size=5), full=st.booleans())
+    def a_lying_peer_comes(self, claims: list[Claim], full: bool) -> None:
         self.place.link_up(self.third)
-        self.place.from_peer(self.third, Frame(Kind.RECORD, count=1, full=True))
+        self.place.from_peer(self.third, Frame(Kind.RECORD, count=1, full=full, body=b"".join(encode_claims(claims))))
+
+    @rule(opener=OPENERS)
+    def a_lying_peer_asks(self, opener: Frame) -> None:
+        self.place.from_peer(self.third, opener.copy(id=self.fresh()))
+
+    @rule(said=SAID, which=st.integers(0, 20))
+    def a_lying_peer_speaks_of_what_is_under_way(self, said: Frame, which: int) -> None:
+        self.place.from_peer(self.third, said.copy(id=self.under_way(self.third, which)))
+
+    def fresh(self) -> int:
+        self.next_id += 2
+        return self.next_id
+
+    def under_way(self, whom: int | bytes, which: int) -> int:
+        """The id of some call between the node and one of the liars."""
+        end = self.place.node.core.endpoint(whom)
+        ids = [*end.opened, *end.given] if end is not None else []
+        return ids[which % len(ids)] if ids else which
 
     @rule(batch=BATCHES)
     def a_lying_peer_speaks(self, batch: list[Frame]) -> None:
