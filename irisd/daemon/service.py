@@ -16,7 +16,7 @@ from irisd.effects import Detach, Effect, Fact, Unlink, Wake
 from irisd.keys import Keyring
 from irisd.link.link import Link
 from irisd.link.outcome import LinkEnd, LinkFact, Outcome
-from irisd.model import Frame, NodeId
+from irisd.model import PART_BYTES, Frame, NodeId
 from irisd.node import Node
 from irisd.wire import WireError, decode_frame, encode_parts
 
@@ -41,7 +41,7 @@ class Service:
         self._links: dict[NodeId, Link] = {}
         self._attachments: dict[int, Attachment] = {}
         self._dials: dict[str, Outcome] = {}  # how the last dial of each address ended
-        self._max_body = node.core.settings.max_body
+        self._max_frame = max(node.core.settings.max_body, PART_BYTES)  # what is too large is answered, not unlinked
         self._timer: asyncio.TimerHandle | None = None
         self._quiet = asyncio.Event()
         self._log = _log.bind(service=self.name)
@@ -165,7 +165,7 @@ class Service:
     def messages_received(self, link: Link, bodies: list[bytes]) -> None:
         """All messages of one read of a data connection."""
         try:
-            limit = self._max_body
+            limit = self._max_frame
             frames = [decode_frame(body, 0, len(body), limit) for body in bodies]
         except WireError as error:
             self._log.warning("link.violation", peer=link.peer.name, rule=str(error))

@@ -124,6 +124,14 @@ class Events:
         else:
             self._deliver(peer.id, frame, frame.address)
 
+    def too_large(self, peer: Peer, frame: Frame) -> None:
+        """A PUBLISH of a peer that allows larger bodies than this node: lost to its subscribers, who are told."""
+        if frame.seq and not self._core.ledgers[peer.id].receive(frame.seq):
+            self._core.drop("duplicate", frame.messages)
+            return
+        self._core.drop("too-large", frame.messages)
+        self._note_lost(frame.address, frame.group, frame.messages + frame.lost, unknown=frame.lost_unknown)
+
     def acknowledge(self, peer: Peer) -> None:
         """Tell a peer how far its publishes have come, now and then."""
         last = self._core.ledgers[peer.id].acknowledgement()

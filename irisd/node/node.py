@@ -7,7 +7,7 @@ from random import Random
 
 from irisd.effects import Detach, Effect, Unlink
 from irisd.flow import Ledger, PartsError
-from irisd.model import AttachmentId, Code, Destination, Frame, Kind, NodeId, PeerInfo
+from irisd.model import AttachmentId, Code, Destination, Executed, Frame, Kind, NodeId, PeerInfo
 from irisd.node.attachments import Attachments
 from irisd.node.calls import Calls
 from irisd.node.core import Core, NodeIdentity, NodeSettings, ProtocolError
@@ -181,8 +181,12 @@ class Node:
         if peer is None:
             return []
         published = False
+        max_body = core.settings.max_body
         try:
             for frame in frames:
+                if (frame.total > max_body or len(frame.body) > max_body) and frame.kind not in _WHOLE:
+                    self._too_large(peer, frame)
+                    continue
                 if frame.kind == Kind.PART or (frame.more and frame.kind not in _WHOLE):
                     whole = peer.assembler.feed(frame)
                     if whole is None:
@@ -282,6 +286,18 @@ class Node:
         theirs_are_odd = isinstance(endpoint, App) or endpoint.id < self._core.identity.node_id  # type: ignore[operator]
         if id % 2 != theirs_are_odd:
             raise ProtocolError(f"id {id}: apps use odd ids" if isinstance(endpoint, App) else f"id {id} is not yours")
+
+    def _too_large(self, peer: Peer, frame: Frame) -> None:
+        """A body that its node allows and this one does not: its call fails or it is lost; its parts find no place."""
+        core = self._core
+        detail = f"{core.identity.name} takes bodies of at most {core.settings.max_body} bytes"
+        if frame.kind == Kind.PUBLISH:
+            self._events.too_large(peer, frame)
+        elif frame.kind in _OPENERS:
+            core.fail(peer.id, frame.id, Code.TOO_LARGE, detail)
+        elif frame.kind in (Kind.REPLY, Kind.ERROR):
+            answer = Frame(Kind.ERROR, id=frame.id, code=Code.TOO_LARGE, executed=Executed.YES, detail=detail)
+            self._under_way(peer, answer.copy(member=frame.member))
 
     def _under_way(self, endpoint: Endpoint, frame: Frame) -> None:
         """A frame of a call that was opened before; of one that is over, it is ordinary and ignored."""

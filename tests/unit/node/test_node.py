@@ -168,7 +168,7 @@ def test_unfinished_bodies_of_one_app_are_bounded():
         Frame(Kind.EVENT, id=2),
         Frame(Kind.GOODBYE, id=2),
         Frame(1000, id=2),
-        request(2, more=True, total=2**60, body=b"x"),
+        request(2, more=True, total=3, body=b"xyz"),
         Frame(Kind.RECORD, count=9, body=b"\xff"),
     ],
 )
