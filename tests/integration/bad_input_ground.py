@@ -28,7 +28,7 @@ BODY_LIMIT = 8 * MiB
 
 def frame(kind: int, id: int = 0, body: bytes = b"", **header: Any) -> pb.Frame:
     """One frame, whatever the rules say of it."""
-    return pb.Frame(header=pb.Header(kind=kind, id=id, **header), body=body)
+    return pb.Frame(header=pb.Header(kind=kind, id=id, **header), body=body)  # type: ignore[arg-type]  # any number
 
 
 def call(kind: int, id: int, address: str, body: bytes = b"", **header: Any) -> pb.Frame:
