@@ -14,6 +14,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from random import SystemRandom
 
@@ -41,7 +42,16 @@ from irisd.link.service import LinkService
 from irisd.model import Frame, PeerInfo
 from irisd.node import Node, NodeIdentity, NodeSettings
 from irisd.node.describe import cluster_rows, node_rows, service_info, topic_rows
-from irisd.status import ClusterRow, Condition, ListenerInfo, NodeRow, StatusInfo, TopicRow
+from irisd.status import (
+    ClusterRow,
+    Condition,
+    DiscoveryInfo,
+    ListenerInfo,
+    MulticastInfo,
+    NodeRow,
+    StatusInfo,
+    TopicRow,
+)
 from irisd.transport.memory import keep_freed_memory
 
 STOP_GRACE = 2.0
@@ -314,6 +324,13 @@ class Daemon:
     def topics(self, service: str) -> Iterable[TopicRow]:
         """The topic filters of a service, or of all."""
         return [row for each in self._asked(service) for row in topic_rows(each.node)]
+
+    def discovery(self) -> DiscoveryInfo:
+        """How this daemon looks for peers."""
+        conditions = tuple(self._conditions())
+        if self._discovery is None:
+            return DiscoveryInfo(MulticastInfo("starting"), conditions=conditions)
+        return replace(self._discovery.info(), conditions=conditions)
 
     def _asked(self, service: str) -> list[Service]:
         return [each for name, each in self._services.items() if service in ("", name)]
