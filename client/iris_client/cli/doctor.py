@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import click
@@ -27,7 +27,6 @@ _VERDICTS: Final = {
     "malformed": "makes no sense",
     "out-of-reach": "ours, but no address leads there from our interfaces",
     "over-budget": "ours, but too many announce themselves at once",
-    "table-full": "ours, but too many are known",
 }
 _ADVICE: Final = {
     "wrong-key": "holds another key of the same name, or none: compare `irisd keys show` on both hosts",
@@ -154,7 +153,7 @@ def _few(addresses: Iterable[str], most: int = 3) -> str:
     return ", ".join(there[:most]) + more or "-"
 
 
-def _cut(titles: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
+def _cut(titles: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> str:
     more = f"\n... and {len(rows) - ROWS_SHOWN} more (--json)" if len(rows) > ROWS_SHOWN else ""
     return table(titles, rows[:ROWS_SHOWN]) + more
 

@@ -114,6 +114,10 @@ class Context:
         raise Aborted
 
 
+def anywhere() -> Any:
+    return Context()
+
+
 def test_every_field_of_a_status_arrives():
     message = status_message(STATUS)
     assert message == pb.Status(
@@ -199,7 +203,7 @@ async def test_a_service_that_is_not_here(method, offered, asked, sentence):
 
 
 async def test_how_peers_are_looked_for_is_told_in_full():
-    found = await ControlService(Source(), frozenset()).GetDiscovery(pb.ListRequest(), Context())
+    found = await ControlService(Source(), frozenset()).GetDiscovery(pb.ListRequest(), anywhere())
     assert found.multicast == pb.Multicast(
         state="on",
         detail="why",
@@ -241,10 +245,10 @@ async def test_how_peers_are_looked_for_is_told_in_full():
 
 
 async def test_discovery_keeps_to_what_the_listener_offers():
-    found = await ControlService(Source(), frozenset({"bank"})).GetDiscovery(pb.ListRequest(), Context())
+    found = await ControlService(Source(), frozenset({"bank"})).GetDiscovery(pb.ListRequest(), anywhere())
     assert [row.service for row in found.services] == ["bank"]
     assert [row.node for row in found.heard] == ["cc", "ee"]
-    one = await ControlService(Source(), frozenset()).GetDiscovery(pb.ListRequest(service="shop"), Context())
+    one = await ControlService(Source(), frozenset()).GetDiscovery(pb.ListRequest(service="shop"), anywhere())
     assert [row.service for row in one.services] == ["shop"]
     with pytest.raises(Aborted):
-        await ControlService(Source(), frozenset({"bank"})).GetDiscovery(pb.ListRequest(service="shop"), Context())
+        await ControlService(Source(), frozenset({"bank"})).GetDiscovery(pb.ListRequest(service="shop"), anywhere())

@@ -16,7 +16,7 @@ def _plain(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
 
 
-def discovery(state: str = "on", **service: object) -> pb.Discovery:
+def discovery(state: str = "on", seeds: tuple[pb.Seed, ...] = ()) -> pb.Discovery:
     return pb.Discovery(
         multicast=pb.Multicast(
             state=state,
@@ -37,7 +37,7 @@ def discovery(state: str = "on", **service: object) -> pb.Discovery:
                         outcome="linked", ago=2,
                     )
                 ],
-                **service,
+                seeds=seeds,
             )
         ],
     )  # fmt: skip
@@ -109,7 +109,7 @@ def test_no_way_to_find_anybody():
     assert "no seeds" in advice(found)[0]
     found.multicast.state, found.multicast.detail = "unavailable", "Address already in use"
     assert "Address already in use" in advice(found)[0]
-    found = discovery("off", seeds=[pb.Seed(seed="oak:7511", problem="the name does not resolve")])
+    found = discovery("off", seeds=(pb.Seed(seed="oak:7511", problem="the name does not resolve"),))
     assert advice(found) == ["shop: seed oak:7511: the name does not resolve"]
 
 
