@@ -32,7 +32,7 @@ class Report:
 
     @contextmanager
     def scene(self, name: str, proves: str | Callable[[], str]) -> Iterator[None]:
-        """One scene; what it proves may be known at its end only. What goes wrong in it is told, and the others go on."""
+        """One scene; what it proves may be known at its end only. What goes wrong is told, and the others go on."""
         self._number += 1
         print(f"\n{self._paint('1', f'{self._number}  {name}')}")
         began = time.perf_counter()
