@@ -104,3 +104,87 @@ class TopicRow:
     group: str
     subscribers: int
     nodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceRow:
+    """An interface on which the multicast group is joined."""
+
+    name: str
+    addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MulticastInfo:
+    """Multicast discovery of a daemon; ``state`` is ``off``, ``starting``, ``on`` or ``unavailable``."""
+
+    state: str
+    detail: str = ""
+    service_type: str = ""
+    groups: tuple[str, ...] = ()
+    interfaces: tuple[InterfaceRow, ...] = ()
+    counters: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class HeardRow:
+    """Somebody who announces himself on the network; ``verdict`` says what was made of it."""
+
+    node: str
+    service: str
+    verdict: str
+    addresses: tuple[str, ...] = ()
+    count: int = 0
+    ago: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateRow:
+    """Where a node might be, and how dialling it ended."""
+
+    node: str
+    source: str
+    addresses: tuple[str, ...] = ()
+    linked: bool = False
+    attempts: int = 0
+    outcome: str = ""
+    detail: str = ""
+    ago: float = 0.0
+    heard: float = 0.0
+    next_dial: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SeedRow:
+    """A seed as it was written, what it stands for now, and why it was not resolved."""
+
+    seed: str
+    addresses: tuple[str, ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceDiscovery:
+    """How one node looks for its peers."""
+
+    service: str
+    node: str
+    advertised: tuple[str, ...] = ()
+    advertised_because: str = ""
+    seeds: tuple[SeedRow, ...] = ()
+    candidates: tuple[CandidateRow, ...] = ()
+    known: int = 0
+    remembered: tuple[str, ...] = ()
+    counters: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveryInfo:
+    """How a daemon looks for peers."""
+
+    multicast: MulticastInfo
+    state_file: str = ""
+    state_problem: str = ""
+    heard: tuple[HeardRow, ...] = ()
+    services: tuple[ServiceDiscovery, ...] = ()
+    conditions: tuple[Condition, ...] = ()

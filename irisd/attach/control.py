@@ -16,7 +16,8 @@ import grpc.aio
 from iris_proto.v1 import control_pb2 as pb
 from iris_proto.v1 import control_pb2_grpc
 from irisd.attach.attachment import abort
-from irisd.status import ClusterRow, NodeRow, ServiceInfo, StatusInfo, TopicRow
+from irisd.attach.describe import discovery_message
+from irisd.status import ClusterRow, DiscoveryInfo, NodeRow, ServiceInfo, StatusInfo, TopicRow
 
 
 class ControlSource(Protocol):
@@ -36,6 +37,9 @@ class ControlSource(Protocol):
 
     def topics(self, service: str) -> Iterable[TopicRow]:
         """List the topic filters somebody subscribes to."""
+
+    def discovery(self) -> DiscoveryInfo:
+        """Describe how the daemon looks for peers."""
 
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -72,6 +76,21 @@ class ControlService(control_pb2_grpc.ControlServicer):
         service = await self._asked(request, context)
         rows = self._source.topics(service)
         return pb.TopicList(topics=[topic_message(row) for row in rows if self._offers(row.service)])
+
+    async def GetDiscovery(self, request: pb.ListRequest, context: _Context) -> pb.Discovery:
+        asked = await self._asked(request, context)
+
+        def shown(service: str) -> bool:
+            return self._offers(service) and asked in ("", service)
+
+        info = self._source.discovery()
+        return discovery_message(
+            replace(
+                info,
+                heard=tuple(row for row in info.heard if not row.service or shown(row.service)),
+                services=tuple(row for row in info.services if shown(row.service)),
+            )
+        )
 
     def _offers(self, service: str) -> bool:
         return not self._services or service in self._services

@@ -201,6 +201,15 @@ def _fill_in(values: dict[str, Any], origins: dict[str, str], around: Surroundin
         development = not values.get("keys")
         values["listen"] = (Listener(Address("127.0.0.1" if development else "0.0.0.0", LINK_PORT)),)
         origins["listen"] = "default without a key: loopback" if development else "default with a key"
+    if not values.get("state_dir"):
+        given = around.environment.get("STATE_DIRECTORY", "").partition(":")[0]  # systemd's StateDirectory=
+        if given.startswith("/"):
+            values["state_dir"], origins["state_dir"] = given, "STATE_DIRECTORY"
+        elif all(listener.address.is_loopback for listener in values["listen"]):
+            origins["state_dir"] = "default: none while links stay on this host"
+        else:
+            values["state_dir"] = posixpath.splitext(values["socket"])[0] + ".state"
+            origins["state_dir"] = "default: beside the socket"
 
 
 def _agree(config: Config, origins: Mapping[str, str]) -> None:

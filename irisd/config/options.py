@@ -17,6 +17,7 @@ from irisd.config.units import (
     parse_address,
     parse_count,
     parse_duration,
+    parse_interface,
     parse_listener,
     parse_mode,
     parse_name,
@@ -161,6 +162,23 @@ class Config:
         room="links",
         many=True,
         flag="seed",
+    )
+    multicast: str = _option(
+        "auto",
+        _one_of("auto", "on", "off"),
+        "Find nodes by multicast DNS; auto: a network without it is worth a word only while nobody is found",
+        room="links",
+    )
+    interfaces: tuple[str, ...] = _option(
+        (),
+        parse_interface,
+        "Interface (name or address) for multicast; default: all that lead out, loopback if links stay there",
+        room="links",
+        many=True,
+        flag="interface",
+    )
+    state_dir: str = _option(
+        "", parse_path, "Folder for addresses that worked; default: $STATE_DIRECTORY or beside the socket", room="links"
     )
     heartbeat_interval: float = _seconds(1.0, "How often a link is surveyed", room="links", low=0.02, high=60.0)
     handshake_timeout: float = _seconds(5.0, "How long a handshake may take", room="links", low=0.1, high=60.0)

@@ -152,6 +152,14 @@ def parse_target(value: object) -> Address:
     return address
 
 
+def parse_interface(value: object) -> str:
+    """A network interface: its name, or an IP address it has."""
+    text = parse_text(value)
+    if not re.fullmatch(r"[A-Za-z0-9_.:%@-]{1,64}", text, re.ASCII):
+        raise ValueError(f"{text[:40]!r} is no interface; write its name, as in eth0, or an IP address it has")
+    return text
+
+
 def parse_listener(value: object) -> Listener:
     """``host:port``, ``host:port=shop+stock``, or TOML's ``{address = ..., services = [...]}``."""
     if isinstance(value, dict):

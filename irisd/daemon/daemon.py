@@ -1,6 +1,6 @@
 """The composition root: builds everything, runs until it is told to stop, drains.
 
-Start: keys, nodes, link listeners, dials to the seeds, then the attach
+Start: keys, nodes, link listeners, the search for peers, then the attach
 listeners (an app that gets in finds a node that knows its peers, or has waited
 for them). Stop: nodes drain, what is under way ends, apps and peers are told.
 """
@@ -14,6 +14,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from random import SystemRandom
 
@@ -30,8 +31,10 @@ from irisd.attach import (
     UnixSocket,
 )
 from irisd.config import Address, Config
+from irisd.daemon.discovering import DiscoveryLinks, tell
 from irisd.daemon.process import FEW_FILES, Signals, raise_open_files, resident_memory
 from irisd.daemon.service import Service, log_outcome
+from irisd.discovery import Discovery, Presence
 from irisd.keys import Keyring, ServiceKey
 from irisd.link.limits import Limits
 from irisd.link.node_links import LinkConfig
@@ -39,11 +42,23 @@ from irisd.link.service import LinkService
 from irisd.model import Frame, PeerInfo
 from irisd.node import Node, NodeIdentity, NodeSettings
 from irisd.node.describe import cluster_rows, node_rows, service_info, topic_rows
-from irisd.status import ClusterRow, Condition, ListenerInfo, NodeRow, StatusInfo, TopicRow
+from irisd.status import (
+    ClusterRow,
+    Condition,
+    DiscoveryInfo,
+    ListenerInfo,
+    MulticastInfo,
+    NodeRow,
+    StatusInfo,
+    TopicRow,
+)
 from irisd.transport.memory import keep_freed_memory
 
 STOP_GRACE = 2.0
 """Seconds for apps to be told when everything else has ended."""
+
+ALONE_AFTER = 10.0
+"""Seconds after which a daemon that found nobody says so."""
 
 _log = structlog.get_logger("irisd")
 
@@ -83,6 +98,7 @@ class Daemon:
         self._services: dict[str, Service] = {}
         self._of: dict[int, Service] = {}
         self._links: LinkService | None = None
+        self._discovery: Discovery | None = None
         self._link_addresses: list[Address] = []
         self._attach: AttachServer | None = None
         self._open_files = 0
@@ -125,10 +141,9 @@ class Daemon:
         try:
             for name, keyring in self._keyrings.items():
                 self._add(name, keyring, self._links)
-            self._link_addresses = await self._links.start(config.listen)
-            for name in self._services:
-                for seed in config.seeds:
-                    self._links.dial(name, seed)
+            bound = [(listener.services, await self._links.start([listener])) for listener in config.listen]
+            self._link_addresses = [address for _, addresses in bound for address in addresses]
+            await self._look_for_peers(self._links, bound)
             self._attach = AttachServer(
                 self,
                 self,
@@ -150,7 +165,7 @@ class Daemon:
             attach=self._attach.urls,
         )
         for condition in self._conditions():
-            if condition.name != "no-peers":  # the seeds have only just been dialled
+            if condition.name != "no-peers":  # they have only just been looked for
                 _log.warning("daemon.condition", name=condition.name, detail=condition.detail)
 
     def _add(self, name: str, keyring: Keyring, links: LinkService) -> None:
@@ -164,11 +179,23 @@ class Daemon:
             request_queue=config.request_queue,
             max_subscription=config.subscription_queue,
         )
-        node = Node(identity, settings, SystemRandom(), now=self._clock(), settle=bool(config.seeds))
-        service = Service(node, keyring, self._clock)
+        settle = bool(config.seeds) or (config.multicast != "off" and not config.development)
+        node = Node(identity, settings, SystemRandom(), now=self._clock(), settle=settle)
+        service = Service(node, keyring, self._clock, self._linked)
         self._services[name] = service
         service.apply([])  # start its clock
         links.register(keyring, PeerInfo(identity.node_id, config.name), service)
+
+    async def _look_for_peers(self, links: LinkService, bound: Sequence[tuple[Sequence[str], list[Address]]]) -> None:
+        self._discovery = Discovery(
+            self._config, DiscoveryLinks(links), clock=self._clock, random=SystemRandom(), tell=tell
+        )
+        presences = []
+        for name, service in self._services.items():
+            listens = [address for offered, there in bound if not offered or name in offered for address in there]
+            tags = service.keyring.discovery_tags
+            presences.append(Presence(name, service.node.identity.node_id, tags, tuple(listens)))
+        await self._discovery.start(presences)
 
     # -- stopping
 
@@ -197,6 +224,8 @@ class Daemon:
         """Close everything: apps are told, links say goodbye, the socket goes."""
         if self._attach is not None:
             await self._attach.stop(STOP_GRACE)
+        if self._discovery is not None:
+            await self._discovery.stop()
         if self._links is not None:
             await self._links.stop("the daemon is shutting down")
         for service in self._services.values():
@@ -214,6 +243,16 @@ class Daemon:
             _log.error("daemon.reload_failed", error=str(error))
         else:
             _log.info("daemon.reloaded")
+
+    # -- links: discovery is told, so that it looks for those that are missing only
+
+    def _linked(self, service: str, node_id: bytes, up: bool, left: bool) -> None:
+        if self._discovery is None:
+            return
+        if up:
+            self._discovery.link_up(service, node_id)
+        else:
+            self._discovery.link_down(service, node_id, left=left)
 
     # -- apps: each belongs to one service (irisd.attach calls these)
 
@@ -286,6 +325,13 @@ class Daemon:
         """The topic filters of a service, or of all."""
         return [row for each in self._asked(service) for row in topic_rows(each.node)]
 
+    def discovery(self) -> DiscoveryInfo:
+        """How this daemon looks for peers."""
+        conditions = tuple(self._conditions())
+        if self._discovery is None:
+            return DiscoveryInfo(MulticastInfo("starting"), conditions=conditions)
+        return replace(self._discovery.info(), conditions=conditions)
+
     def _asked(self, service: str) -> list[Service]:
         return [each for name, each in self._services.items() if service in ("", name)]
 
@@ -295,17 +341,24 @@ class Daemon:
             found.append(Condition("development-key", "a fresh key of its own: for trying things out, loopback only"))
         if self._open_files < FEW_FILES:
             found.append(Condition("few-open-files", f"at most {self._open_files} open files; raise LimitNOFILE"))
+        if self._discovery is not None:
+            found += self._discovery.conditions(sum(len(s.node.core.peers) for s in self._services.values()))
         for service in self._services.values():
             core = service.node.core
-            if self._config.seeds and not core.peers:
-                seeds = ", ".join(map(str, self._config.seeds))
-                found.append(Condition("no-peers", f"{service.name}: no link to any node yet; seeds: {seeds}"))
+            if not core.peers and self._discovery is not None and self._should_have_peers():
+                detail = f"{service.name}: no other node found yet, looking by {self._discovery.searching()}"
+                found.append(Condition("no-peers", f"{detail}; `iris doctor` says more"))
             names = [core.identity.name, *(peer.info.name for peer in core.peers.values())]
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 detail = f"{service.name}: several nodes are called {', '.join(twice)}; set `name`"
                 found.append(Condition("duplicate-name", detail))
         return found
+
+    def _should_have_peers(self) -> bool:
+        """With seeds at once; otherwise, unless it is only for trying things out, after a while."""
+        patient = self._clock() - self._began >= ALONE_AFTER and not self._config.development
+        return bool(self._config.seeds) or (patient and self._config.multicast != "off")
 
 
 def _keyrings(keys: Sequence[ServiceKey]) -> Mapping[str, Keyring]:

@@ -30,14 +30,19 @@ class Service:
         node: The brain.
         keyring: The service's keys.
         clock: Monotonic seconds.
+        linked: Told of each link that its service's name, the peer's id, whether it is up now, and whether
+            the peer said goodbye.
     """
 
-    def __init__(self, node: Node, keyring: Keyring, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, node: Node, keyring: Keyring, clock: Callable[[], float], linked: Callable[[str, bytes, bool, bool], None]
+    ) -> None:
         self.node = node
         self.keyring = keyring
         self.name = node.identity.service
         self.started = clock()
         self._clock = clock
+        self._linked = linked
         self._links: dict[NodeId, Link] = {}
         self._attachments: dict[int, Attachment] = {}
         self._dials: dict[str, Outcome] = {}  # how the last dial of each address ended
@@ -153,6 +158,7 @@ class Service:
         self._links[link.peer.node_id] = link
         self._log.info("link.up", peer=link.peer.name, node=link.peer.node_id.hex()[:8], address=link.peer.address)
         self.apply(self.node.link_up(link.peer, self._clock()))
+        self._linked(self.name, link.peer.node_id, True, False)
 
     def link_down(self, link: Link, end: LinkEnd) -> None:
         """A link has ended."""
@@ -161,6 +167,7 @@ class Service:
         self._log.info("link.down", peer=link.peer.name, node=link.peer.node_id.hex()[:8], reason=str(end))
         left = end.outcome in (Outcome.CLOSED, Outcome.STOPPING)
         self.apply(self.node.link_down(link.peer.node_id, str(end), self._clock(), left=left))
+        self._linked(self.name, link.peer.node_id, False, left)
 
     def messages_received(self, link: Link, bodies: list[bytes]) -> None:
         """All messages of one read of a data connection."""

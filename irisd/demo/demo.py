@@ -31,6 +31,11 @@ CHUNK = 64 * 1024
 SCENE_TIMEOUT = 40.0
 """Seconds; a demo that hangs proves nothing."""
 
+FOUND = (
+    "daemons with nothing in common but a service key find each other and become a mesh, nobody told them an address"
+)
+TOLD = "daemons that hold one service key and are told an address become a mesh"
+
 
 def run(file: Path | None) -> int:
     """Run the demo and print its report; return the exit code.
@@ -54,7 +59,7 @@ async def _run(file: Path) -> int:
     report.title("irisd demo: three daemons, their apps, and nothing in the middle. All on 127.0.0.1.")
     async with AsyncExitStack() as stack:
         demo = _Demo(report, stack)
-        with report.scene("Three daemons", "daemons that hold one service key and know one address become a mesh"):
+        with report.scene("Three daemons", demo.how_they_meet):
             await demo.start()
         if report.failed:
             return report.end()
@@ -77,15 +82,24 @@ class _Demo:
     def __init__(self, report: Report, stack: AsyncExitStack) -> None:
         self._report = report
         self._stack = stack
-        self._mesh = Mesh(3, "--preset", "local", service="demo")
+        self._mesh = Mesh(3, "--preset", "local", service="demo", discover=True)
         self._apps: list[iris.Mesh] = []
         self._names: dict[str, str] = {}  # member, as answers name it -> name for people
         self._heard: Counter[str] = Counter()
+
+    def how_they_meet(self) -> str:
+        """What their meeting proves."""
+        return TOLD if self._mesh.fallback else FOUND
 
     async def start(self) -> None:
         """Daemons, apps, and members of one cluster on every node."""
         report = self._report
         await self._stack.enter_async_context(self._mesh)
+        if self._mesh.fallback:
+            report.line("note", f"no multicast on the loopback interface ({self._mesh.fallback})")
+            report.line("", "so each daemon was started with the addresses of those before it")
+        else:
+            report.line("they were given", "a key; no address: multicast over the loopback interface does the rest")
         for daemon in self._mesh.daemons:
             status = await daemon.status()
             peers = status.services[0].peers
@@ -331,7 +345,7 @@ class _Demo:
             key = self._mesh.folder / "stranger.key"
             text = ServiceKey.generate("demo", os.urandom(SEED_BYTES)).to_text("not the key of the others")
             write_key_file(key, text)
-            arguments = ["--key", str(key), "--preset", "local", "--seed", self._mesh[0].links]
+            arguments = ["--key", str(key), "--preset", "local", "--multicast", "off", "--seed", self._mesh[0].links]
             stranger = DaemonProcess(self._mesh.folder, "stranger", arguments)
             async with asyncio.timeout(SCENE_TIMEOUT):
                 try:

@@ -21,6 +21,8 @@ from irisd.keys.files import write_key_file
 
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 15.0
+FIND_TIMEOUT = 10.0
+"""Seconds in which daemons find each other by multicast; it takes less than one, where there is any."""
 
 
 async def eventually(truth: Callable[[], bool]) -> None:
@@ -107,6 +109,13 @@ class DaemonProcess:
             status: pb.Status = await stub.GetStatus(pb.GetStatusRequest(), timeout=5.0)
             return status
 
+    async def no_multicast(self) -> str:
+        """Why multicast does not work for it; empty: it does."""
+        async with grpc.aio.insecure_channel(self.url) as channel:
+            stub = control_pb2_grpc.ControlStub(channel)
+            found: pb.Discovery = await stub.GetDiscovery(pb.ListRequest(), timeout=5.0)
+        return "" if found.multicast.state == "on" else found.multicast.detail or found.multicast.state
+
     async def linked(self, peers: int) -> None:
         """Wait until it is linked to that many nodes."""
         async with asyncio.timeout(START_TIMEOUT):
@@ -149,10 +158,24 @@ class DaemonProcess:
 
 
 class Mesh:
-    """Daemons of one service, each linked to all others; made and removed with the context."""
+    """Daemons of one service, each linked to all others; made and removed with the context.
 
-    def __init__(self, nodes: int, *arguments: str, service: str = "bench") -> None:
+    Args:
+        nodes: How many.
+        arguments: Of every daemon.
+        service: Of the key they share.
+        discover: Start them with nothing but the key: they find each other by multicast over the loopback
+            interface. Otherwise each is told of those before it, and multicast is off. Where multicast
+            proves impossible they are started anew with seeds, and :attr:`fallback` says why.
+
+    Attributes:
+        fallback: Why they did not find each other; empty: they did, or were not asked to.
+    """
+
+    def __init__(self, nodes: int, *arguments: str, service: str = "bench", discover: bool = False) -> None:
         self._nodes = nodes
+        self._discover = discover
+        self.fallback = ""
         self._arguments = ("--log-level", "warning", *arguments)
         self._service = service
         self._folder = tempfile.TemporaryDirectory(prefix="irisd-")
@@ -166,22 +189,45 @@ class Mesh:
     def make(self, name: str, *arguments: str, seeds: Sequence[str] = ()) -> DaemonProcess:
         """Another daemon of this mesh, not started yet."""
         seeding = [word for seed in seeds for word in ("--seed", seed)]
+        if not self._discover:
+            seeding += ["--multicast", "off"]
         return DaemonProcess(self.folder, name, ["--key", str(self.key), *self._arguments, *arguments, *seeding])
 
     async def __aenter__(self) -> Mesh:
         text = ServiceKey.generate(self._service, os.urandom(SEED_BYTES)).to_text("made for a measurement")
         write_key_file(self.key, text)
         try:
-            for number in range(self._nodes):
-                daemon = self.make(f"node-{number + 1}", seeds=[other.links for other in self.daemons])
-                self.daemons.append(daemon)
-                await daemon.start()
-            for daemon in self.daemons:
-                await daemon.linked(self._nodes - 1)
+            if self._discover:
+                await self._find_each_other()
+            if not self.daemons:
+                await self._know_each_other()
         except BaseException:
             await self._stop()
             raise
         return self
+
+    async def _find_each_other(self) -> None:
+        """Start all at once; when multicast turns out not to work here, stop them and note why."""
+        self.daemons = [self.make(f"node-{number + 1}") for number in range(self._nodes)]
+        await asyncio.gather(*(daemon.start() for daemon in self.daemons))
+        try:
+            async with asyncio.timeout(FIND_TIMEOUT):
+                await asyncio.gather(*(daemon.linked(self._nodes - 1) for daemon in self.daemons))
+        except TimeoutError:
+            why = [reason for daemon in self.daemons if (reason := await daemon.no_multicast())]
+            if not why:
+                raise
+            await asyncio.gather(*(daemon.stop() for daemon in self.daemons))
+            self.daemons, self._discover, self.fallback = [], False, why[0]
+
+    async def _know_each_other(self) -> None:
+        """Start one after the other, each with the addresses of those before it."""
+        for number in range(self._nodes):
+            daemon = self.make(f"node-{number + 1}", seeds=[other.links for other in self.daemons])
+            self.daemons.append(daemon)
+            await daemon.start()
+        for daemon in self.daemons:
+            await daemon.linked(self._nodes - 1)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -31,8 +31,8 @@ class Report:
         print(self._paint("1", text))
 
     @contextmanager
-    def scene(self, name: str, proves: str) -> Iterator[None]:
-        """One scene. What goes wrong in it is told, and the others go on."""
+    def scene(self, name: str, proves: str | Callable[[], str]) -> Iterator[None]:
+        """One scene; what it proves may be known at its end only. What goes wrong is told, and the others go on."""
         self._number += 1
         print(f"\n{self._paint('1', f'{self._number}  {name}')}")
         began = time.perf_counter()
@@ -43,7 +43,7 @@ class Report:
         except (Exception, TimeoutError) as error:
             self._verdict(False, f"{type(error).__name__}: {error}", began)
         else:
-            self._verdict(True, proves, began)
+            self._verdict(True, proves if isinstance(proves, str) else proves(), began)
 
     def line(self, label: str, text: str) -> None:
         """One finding."""

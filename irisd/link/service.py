@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from irisd.config import Address, Listener
@@ -23,6 +23,7 @@ from irisd.link.limits import HandshakeLimits, Repeats, host_of
 from irisd.link.link import Link, LinkHandler
 from irisd.link.node_links import LinkConfig, NodeLinks
 from irisd.link.outcome import LinkEnd, LinkFact, Outcome
+from irisd.link.race import Finish, race
 from irisd.link.session import Session
 from irisd.model import PeerInfo
 from irisd.transport.tcp import TcpConnection, attach, tune
@@ -109,6 +110,14 @@ class LinkService:
     def forget(self, service: str, address: Address) -> None:
         """Dial an address no more. A link that is up stays."""
         self._nodes[service].forget(address)
+
+    async def attempt(self, service: str, addresses: Sequence[Address], expected: bytes = NOBODY) -> Finish:
+        """Dial once, at all addresses of one node, and say how it ended; see :func:`irisd.link.race.race`."""
+        return await race(self._nodes[service], addresses, expected)
+
+    def is_linked(self, service: str, node_id: bytes) -> bool:
+        """Whether a link with this node is up."""
+        return self._nodes[service].is_linked(node_id)
 
     def links(self, service: str) -> list[Link]:
         """The links of a service that are up."""

@@ -15,7 +15,7 @@ import grpc.aio
 
 from irisd.attach import AttachLimits, Attachment, AttachRefused, AttachServer, UnixSocket
 from irisd.model import Frame, Kind, MiB
-from irisd.status import ClusterRow, NodeRow, ServiceInfo, StatusInfo, TopicRow
+from irisd.status import ClusterRow, DiscoveryInfo, MulticastInfo, NodeRow, ServiceInfo, StatusInfo, TopicRow
 from irisd.wire import decode_batch, encode_batch
 
 MAX_BODY = 8 * MiB
@@ -117,6 +117,9 @@ class Source:
 
     def topics(self, service: str) -> list[TopicRow]:
         return [TopicRow("shop", "orders.*", "", 1, 1)]
+
+    def discovery(self) -> DiscoveryInfo:
+        return DiscoveryInfo(MulticastInfo("off"))
 
 
 class App:

@@ -26,7 +26,7 @@ MiB = 1 << 20
 BODY_LIMIT = 8 * MiB
 
 
-def frame(kind: int, id: int = 0, body: bytes = b"", **header: Any) -> pb.Frame:
+def frame(kind: Any, id: int = 0, body: bytes = b"", **header: Any) -> pb.Frame:
     """One frame, whatever the rules say of it."""
     return pb.Frame(header=pb.Header(kind=kind, id=id, **header), body=body)  # type: ignore[arg-type]  # any number
 

@@ -88,7 +88,7 @@ class Mesh:
         seeds = [word for address in self.links() for word in ("--seed", address)]
         begun = self._start(
             [
-                *(sys.executable, "-m", "irisd", "run", "--preset", "local", "--name", name),
+                *(sys.executable, "-m", "irisd", "run", "--preset", "local", "--multicast", "off", "--name", name),
                 *("--key", str(self.key), "--listen", "127.0.0.1:0", "--socket", str(self.socket(name))),
                 *(*seeds, *arguments),
             ],

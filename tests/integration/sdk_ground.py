@@ -23,7 +23,7 @@ class DaemonProcess:
         self.log = folder / f"{name}.log"
         self._command = [
             sys.executable, "-m", "irisd", "run", "--name", name, "--socket", str(self.socket),
-            "--listen", "127.0.0.1:0", "--preset", "local", "--log-format", "json", *arguments,
+            "--listen", "127.0.0.1:0", "--preset", "local", "--multicast", "off", "--log-format", "json", *arguments,
         ]  # fmt: skip
         self._environment = {"PATH": os.environ["PATH"], "XDG_RUNTIME_DIR": str(folder), "HOME": str(folder)}
         self._process: subprocess.Popen[bytes] | None = None

@@ -57,6 +57,37 @@ def test_tables(mesh):
         reader.told(signal.SIGTERM)
 
 
+def test_doctor_explains_how_peers_are_found(mesh):
+    mesh.daemon("oak", "--multicast", "auto")
+    mesh.daemon("elm", "--multicast", "off", "--seed", "127.0.0.1:1")
+    mesh.await_peers(1)
+    oak, elm = mesh.json("nodes")["nodes"]
+    if oak["state"] != "self":
+        oak, elm = elm, oak
+
+    told = mesh.json("doctor", on="elm")
+    assert told["multicast"]["state"] == "off"
+    [service] = told["services"]
+    assert service["node"] == elm["node"]
+    assert service["advertised_because"]
+    assert "127.0.0.1:1" in [row["seed"] for row in service["seeds"]]
+
+    def outcomes() -> dict[str, str]:
+        [service] = mesh.json("doctor", on="elm")["services"]
+        return {row["addresses"][0]: row["outcome"] for row in service["candidates"]}
+
+    until("the dial of nobody has ended", lambda: outcomes().get("127.0.0.1:1") == "unreachable")
+    assert sorted(outcomes().values()) == ["linked", "unreachable"]
+    shown = mesh.iris("doctor", on="elm").stdout.decode()
+    assert "multicast: off" in shown
+    assert "127.0.0.1:1 is not reachable" in shown
+
+    until("multicast is up or has failed", lambda: mesh.json("doctor")["multicast"]["state"] in ("on", "unavailable"))
+    told = mesh.json("doctor")
+    assert told["services"][0]["advertised"] == [mesh.links()[0]]
+    assert told["advice"] or told["multicast"]["state"] == "on"
+
+
 def test_watching_survives_a_daemon_that_restarts(mesh):
     first = mesh.daemon("oak")
     watching = mesh.background("nodes", "--watch", "50ms", "--json", "--timeout", "15s")

@@ -32,7 +32,7 @@ class Process:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            env={"PATH": os.environ["PATH"], "XDG_RUNTIME_DIR": str(run_dir), **environment},
+            env={"PATH": os.environ["PATH"], "XDG_RUNTIME_DIR": str(run_dir), "IRISD_MULTICAST": "off", **environment},
         )
         self.lines: list[str] = []
         self._changed = threading.Condition()

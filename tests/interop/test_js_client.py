@@ -79,6 +79,7 @@ async def daemon(run_dir: Path) -> AsyncIterator[Running]:
     new_key = await asyncio.create_subprocess_exec(*irisd, "keys", "new", "shop", "-o", str(run_dir / "shop.key"))
     assert await new_key.wait() == 0
     settings = ["--key", str(run_dir / "shop.key"), "--listen", "127.0.0.1:0", "--socket", str(run_dir / "irisd.sock")]
+    settings += ["--multicast", "off"]
     settings += ["--attach-tcp", "127.0.0.1:0", "--token-file", str(run_dir / "token"), "--log-format", "json"]
     process = await asyncio.create_subprocess_exec(
         *irisd, "run", *settings, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE

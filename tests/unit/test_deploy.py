@@ -16,7 +16,7 @@ EXAMPLE = (ROOT / "deploy" / "irisd.toml").read_text()
 SETTING = re.compile(r"^#([a-z_]+) = (.+)$", re.MULTILINE)
 
 # These have no default that could be written down, or make no sense alone: the example shows a form.
-SHOWN_AS_EXAMPLES = {"name", "socket", "socket_group", "attach_tcp", "token_file", "tls_cert", "tls_key"}
+SHOWN_AS_EXAMPLES = {"state_dir", "name", "socket", "socket_group", "attach_tcp", "token_file", "tls_cert", "tls_key"}
 
 
 def test_the_example_is_inert_as_shipped():

@@ -78,6 +78,10 @@ class Control:
         answer: pb.TopicList = await self._ask(self._stub.ListTopics, self._asked)
         return list(answer.topics)
 
+    async def discovery(self) -> pb.Discovery:
+        answer: pb.Discovery = await self._ask(self._stub.GetDiscovery, self._asked)
+        return answer
+
     async def probe(self, timeout: float) -> None:
         """Find out whether a daemon answers here, and answers us."""
         await self._ask(self._stub.GetStatus, pb.GetStatusRequest(), timeout)

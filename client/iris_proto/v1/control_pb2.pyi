@@ -163,3 +163,129 @@ class TopicList(_message.Message):
     TOPICS_FIELD_NUMBER: _ClassVar[int]
     topics: _containers.RepeatedCompositeFieldContainer[Topic]
     def __init__(self, topics: _Optional[_Iterable[_Union[Topic, _Mapping]]] = ...) -> None: ...
+
+class Discovery(_message.Message):
+    __slots__ = ("multicast", "state_file", "state_problem", "heard", "services", "conditions")
+    MULTICAST_FIELD_NUMBER: _ClassVar[int]
+    STATE_FILE_FIELD_NUMBER: _ClassVar[int]
+    STATE_PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    HEARD_FIELD_NUMBER: _ClassVar[int]
+    SERVICES_FIELD_NUMBER: _ClassVar[int]
+    CONDITIONS_FIELD_NUMBER: _ClassVar[int]
+    multicast: Multicast
+    state_file: str
+    state_problem: str
+    heard: _containers.RepeatedCompositeFieldContainer[Heard]
+    services: _containers.RepeatedCompositeFieldContainer[ServiceDiscovery]
+    conditions: _containers.RepeatedCompositeFieldContainer[Condition]
+    def __init__(self, multicast: _Optional[_Union[Multicast, _Mapping]] = ..., state_file: _Optional[str] = ..., state_problem: _Optional[str] = ..., heard: _Optional[_Iterable[_Union[Heard, _Mapping]]] = ..., services: _Optional[_Iterable[_Union[ServiceDiscovery, _Mapping]]] = ..., conditions: _Optional[_Iterable[_Union[Condition, _Mapping]]] = ...) -> None: ...
+
+class Multicast(_message.Message):
+    __slots__ = ("state", "detail", "service_type", "groups", "interfaces", "counters")
+    class CountersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_TYPE_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    INTERFACES_FIELD_NUMBER: _ClassVar[int]
+    COUNTERS_FIELD_NUMBER: _ClassVar[int]
+    state: str
+    detail: str
+    service_type: str
+    groups: _containers.RepeatedScalarFieldContainer[str]
+    interfaces: _containers.RepeatedCompositeFieldContainer[Interface]
+    counters: _containers.ScalarMap[str, int]
+    def __init__(self, state: _Optional[str] = ..., detail: _Optional[str] = ..., service_type: _Optional[str] = ..., groups: _Optional[_Iterable[str]] = ..., interfaces: _Optional[_Iterable[_Union[Interface, _Mapping]]] = ..., counters: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class Interface(_message.Message):
+    __slots__ = ("name", "addresses")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    addresses: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Heard(_message.Message):
+    __slots__ = ("node", "service", "verdict", "addresses", "count", "ago")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    AGO_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    service: str
+    verdict: str
+    addresses: _containers.RepeatedScalarFieldContainer[str]
+    count: int
+    ago: float
+    def __init__(self, node: _Optional[str] = ..., service: _Optional[str] = ..., verdict: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., count: _Optional[int] = ..., ago: _Optional[float] = ...) -> None: ...
+
+class ServiceDiscovery(_message.Message):
+    __slots__ = ("service", "node", "advertised", "advertised_because", "seeds", "candidates", "known", "remembered", "counters")
+    class CountersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    ADVERTISED_FIELD_NUMBER: _ClassVar[int]
+    ADVERTISED_BECAUSE_FIELD_NUMBER: _ClassVar[int]
+    SEEDS_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
+    REMEMBERED_FIELD_NUMBER: _ClassVar[int]
+    COUNTERS_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    node: str
+    advertised: _containers.RepeatedScalarFieldContainer[str]
+    advertised_because: str
+    seeds: _containers.RepeatedCompositeFieldContainer[Seed]
+    candidates: _containers.RepeatedCompositeFieldContainer[Candidate]
+    known: int
+    remembered: _containers.RepeatedScalarFieldContainer[str]
+    counters: _containers.ScalarMap[str, int]
+    def __init__(self, service: _Optional[str] = ..., node: _Optional[str] = ..., advertised: _Optional[_Iterable[str]] = ..., advertised_because: _Optional[str] = ..., seeds: _Optional[_Iterable[_Union[Seed, _Mapping]]] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., known: _Optional[int] = ..., remembered: _Optional[_Iterable[str]] = ..., counters: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class Seed(_message.Message):
+    __slots__ = ("seed", "addresses", "problem")
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    seed: str
+    addresses: _containers.RepeatedScalarFieldContainer[str]
+    problem: str
+    def __init__(self, seed: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., problem: _Optional[str] = ...) -> None: ...
+
+class Candidate(_message.Message):
+    __slots__ = ("node", "source", "addresses", "linked", "attempts", "outcome", "detail", "ago", "heard", "next_dial")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    LINKED_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    AGO_FIELD_NUMBER: _ClassVar[int]
+    HEARD_FIELD_NUMBER: _ClassVar[int]
+    NEXT_DIAL_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    source: str
+    addresses: _containers.RepeatedScalarFieldContainer[str]
+    linked: bool
+    attempts: int
+    outcome: str
+    detail: str
+    ago: float
+    heard: float
+    next_dial: float
+    def __init__(self, node: _Optional[str] = ..., source: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., linked: bool = ..., attempts: _Optional[int] = ..., outcome: _Optional[str] = ..., detail: _Optional[str] = ..., ago: _Optional[float] = ..., heard: _Optional[float] = ..., next_dial: _Optional[float] = ...) -> None: ...

@@ -54,6 +54,11 @@ class ControlStub(object):
                 request_serializer=iris_dot_v1_dot_control__pb2.ListRequest.SerializeToString,
                 response_deserializer=iris_dot_v1_dot_control__pb2.TopicList.FromString,
                 _registered_method=True)
+        self.GetDiscovery = channel.unary_unary(
+                '/iris.v1.Control/GetDiscovery',
+                request_serializer=iris_dot_v1_dot_control__pb2.ListRequest.SerializeToString,
+                response_deserializer=iris_dot_v1_dot_control__pb2.Discovery.FromString,
+                _registered_method=True)
 
 
 class ControlServicer(object):
@@ -83,6 +88,12 @@ class ControlServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetDiscovery(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -105,6 +116,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.ListTopics,
                     request_deserializer=iris_dot_v1_dot_control__pb2.ListRequest.FromString,
                     response_serializer=iris_dot_v1_dot_control__pb2.TopicList.SerializeToString,
+            ),
+            'GetDiscovery': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDiscovery,
+                    request_deserializer=iris_dot_v1_dot_control__pb2.ListRequest.FromString,
+                    response_serializer=iris_dot_v1_dot_control__pb2.Discovery.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -215,6 +231,33 @@ class Control(object):
             '/iris.v1.Control/ListTopics',
             iris_dot_v1_dot_control__pb2.ListRequest.SerializeToString,
             iris_dot_v1_dot_control__pb2.TopicList.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDiscovery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iris.v1.Control/GetDiscovery',
+            iris_dot_v1_dot_control__pb2.ListRequest.SerializeToString,
+            iris_dot_v1_dot_control__pb2.Discovery.FromString,
             options,
             channel_credentials,
             insecure,

@@ -10,11 +10,18 @@ import pytest
 from iris_proto.v1 import control_pb2 as pb
 from irisd.attach.control import ControlService, cluster_message, node_message, status_message, topic_message
 from irisd.status import (
+    CandidateRow,
     ClusterNodeRow,
     ClusterRow,
     Condition,
+    DiscoveryInfo,
+    HeardRow,
+    InterfaceRow,
     ListenerInfo,
+    MulticastInfo,
     NodeRow,
+    SeedRow,
+    ServiceDiscovery,
     ServiceInfo,
     StatusInfo,
     TopicRow,
@@ -38,8 +45,42 @@ NODE = NodeRow("shop", "bb", "left", "self", "127.0.0.1:7511", 3.5, 1, "0.1.0", 
 CLUSTER = ClusterRow("shop", "databases", 3, (ClusterNodeRow("bb", "left", 3, 1),), 5)
 TOPIC = TopicRow("shop", "orders.*", "billing", 2, 1)
 
+DISCOVERY = DiscoveryInfo(
+    multicast=MulticastInfo(
+        "on", "why", "_irisd._tcp.local.", ("224.0.0.251:5353",), (InterfaceRow("lo", ("127.0.0.1",)),), {"new": 1}
+    ),
+    state_file="/var/lib/irisd/peers.json",
+    state_problem="full",
+    heard=(
+        HeardRow("aa", "shop", "new", ("192.0.2.7:7511",), 3, 1.5),
+        HeardRow("cc", "bank", "known"),
+        HeardRow("ee", "", "other-service"),
+    ),
+    services=(
+        ServiceDiscovery(
+            service="shop",
+            node="bb",
+            advertised=("192.0.2.1:7511",),
+            advertised_because="it listens there",
+            seeds=(SeedRow("oak:7511", ("192.0.2.9:7511",), "late"),),
+            candidates=(
+                CandidateRow("aa", "seed", ("192.0.2.9:7511",), True, 2, "linked", "detail", 1.0, 2.0, 3.0),
+                CandidateRow("", "multicast"),
+            ),
+            known=2,
+            remembered=("192.0.2.9:7511",),
+            counters={"new": 2},
+        ),
+        ServiceDiscovery("bank", "dd"),
+    ),
+    conditions=(Condition("no-peers", "alone"),),
+)
+
 
 class Source:
+    def discovery(self) -> DiscoveryInfo:
+        return DISCOVERY
+
     def services(self) -> list[str]:
         return ["shop", "bank"]
 
@@ -71,6 +112,10 @@ class Context:
     async def abort(self, status: grpc.StatusCode, detail: str) -> None:
         self.status, self.detail = status, detail
         raise Aborted
+
+
+def anywhere() -> Any:
+    return Context()
 
 
 def test_every_field_of_a_status_arrives():
@@ -155,3 +200,55 @@ async def test_a_service_that_is_not_here(method, offered, asked, sentence):
     with pytest.raises(Aborted):
         await getattr(ControlService(Source(), offered), method)(pb.ListRequest(service=asked), context)
     assert (context.status, context.detail) == (grpc.StatusCode.NOT_FOUND, sentence)
+
+
+async def test_how_peers_are_looked_for_is_told_in_full():
+    found = await ControlService(Source(), frozenset()).GetDiscovery(pb.ListRequest(), anywhere())
+    assert found.multicast == pb.Multicast(
+        state="on",
+        detail="why",
+        service_type="_irisd._tcp.local.",
+        groups=["224.0.0.251:5353"],
+        interfaces=[pb.Interface(name="lo", addresses=["127.0.0.1"])],
+        counters={"new": 1},
+    )
+    assert (found.state_file, found.state_problem) == ("/var/lib/irisd/peers.json", "full")
+    assert found.heard[0] == pb.Heard(
+        node="aa", service="shop", verdict="new", addresses=["192.0.2.7:7511"], count=3, ago=1.5
+    )
+    assert found.services[0] == pb.ServiceDiscovery(
+        service="shop",
+        node="bb",
+        advertised=["192.0.2.1:7511"],
+        advertised_because="it listens there",
+        seeds=[pb.Seed(seed="oak:7511", addresses=["192.0.2.9:7511"], problem="late")],
+        candidates=[
+            pb.Candidate(
+                node="aa",
+                source="seed",
+                addresses=["192.0.2.9:7511"],
+                linked=True,
+                attempts=2,
+                outcome="linked",
+                detail="detail",
+                ago=1.0,
+                heard=2.0,
+                next_dial=3.0,
+            ),
+            pb.Candidate(source="multicast"),
+        ],
+        known=2,
+        remembered=["192.0.2.9:7511"],
+        counters={"new": 2},
+    )
+    assert found.conditions == [pb.Condition(name="no-peers", detail="alone")]
+
+
+async def test_discovery_keeps_to_what_the_listener_offers():
+    found = await ControlService(Source(), frozenset({"bank"})).GetDiscovery(pb.ListRequest(), anywhere())
+    assert [row.service for row in found.services] == ["bank"]
+    assert [row.node for row in found.heard] == ["cc", "ee"]
+    one = await ControlService(Source(), frozenset()).GetDiscovery(pb.ListRequest(service="shop"), anywhere())
+    assert [row.service for row in one.services] == ["shop"]
+    with pytest.raises(Aborted):
+        await ControlService(Source(), frozenset({"bank"})).GetDiscovery(pb.ListRequest(service="shop"), anywhere())

@@ -221,3 +221,30 @@ def test_deep_nesting_is_an_error_not_a_crash():
         load(file_text="seeds = " + "[" * 100_000)
     with pytest.raises(ConfigError, match="larger than 1 MiB"):
         load(file_text="#" * (1 << 21))
+
+
+@pytest.mark.parametrize(
+    ("environment", "flags", "folder"),
+    [
+        ({"STATE_DIRECTORY": "/var/lib/irisd:/other"}, {}, "/var/lib/irisd"),
+        ({"XDG_RUNTIME_DIR": "/run/user/7"}, {"keys": ["k"]}, "/run/user/7/irisd/irisd.state"),
+        ({}, {"keys": ["k"], "socket": "/tmp/two.sock"}, "/tmp/two.state"),
+        ({}, {"keys": ["k"], "listen": ["127.0.0.1:0"]}, ""),
+        ({}, {}, ""),
+        ({}, {"state_dir": "/srv/state"}, "/srv/state"),
+    ],
+)
+def test_where_addresses_are_kept(environment, flags, folder):
+    loaded = load(flags=flags, surroundings=Surroundings(environment))
+    assert loaded.config.state_dir == folder
+
+
+@pytest.mark.parametrize("word", ["eth0", "br-1a2b", "eth0.7", "192.0.2.7", "2001:db8::7", "fe80::7%eth0"])
+def test_interfaces_by_name_or_address(word):
+    assert load(flags={"interfaces": [word]}).config.interfaces == (word,)
+
+
+@pytest.mark.parametrize(("name", "value"), [("interfaces", ["eth 0"]), ("interfaces", [""]), ("multicast", "maybe")])
+def test_what_makes_no_sense_for_discovery_is_refused(name, value):
+    with pytest.raises(ConfigError, match=name):
+        load(flags={name: value})
