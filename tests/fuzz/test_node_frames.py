@@ -218,6 +218,7 @@ class AnyMesh(RuleBasedStateMachine):
     @rule()
     def the_honest_are_served(self) -> None:
         """A request, a survey, a tunnel and an event between those who keep the rules."""
+        self.honest_answers(self.place.hear(self.member))
         place, id = self.place, self.next_id
         self.next_id += 10
         place.say(self.caller, request(id, "honest", body=b"q"))
@@ -235,6 +236,16 @@ class AnyMesh(RuleBasedStateMachine):
         assert [frame.body for frame in place.hear(self.member)] == [b"through", b""]
         place.say(self.member, Frame(Kind.FINISH, id=heard[Kind.TUNNEL].id))
         assert kinds(place.hear(self.caller)) == ["FINISH"]
+
+    def honest_answers(self, frames: list[Frame]) -> None:
+        """Liars call honest members too; those answer whatever comes, and stop when told to."""
+        for frame in frames:
+            if frame.kind in (Kind.REQUEST, Kind.SURVEY):
+                self.place.say(self.member, reply(frame.id))
+            elif frame.kind == Kind.PUSH:
+                self.place.say(self.member, Frame(Kind.DONE, id=frame.id))
+            elif frame.kind in (Kind.TUNNEL, Kind.CANCEL):
+                self.place.say(self.member, Frame(Kind.ERROR, id=frame.id, code=Code.CANCELLED, executed=3))
 
     @invariant()
     def only_those_who_lie_are_shown_out(self) -> None:
@@ -269,8 +280,9 @@ class AnyMesh(RuleBasedStateMachine):
         while (deadline := self.place.node.next_deadline()) is not None:
             self.place.wait(max(0.0, deadline - self.place.now))
         pump(self.place, self.peer)
-        for app in (self.member, self.caller):
-            self.place.hear(app)
+        self.honest_answers(self.place.hear(self.member))
+        self.place.hear(self.caller)
+        self.place.hear(self.member)
         assert self.place.quiet()
         assert self.place.node._tunnels.open == 0
         assert len(self.place.node.core.timers) == 0
