@@ -98,6 +98,9 @@ class PublishLost(Overloaded):
 class Rejected(DeliveryError):
     """The handler said no on purpose; this is an answer, and is never retried.
 
+    Also raised when a body could not be decoded, at either end: a request its handler cannot read, or a reply that
+    is not what ``returns`` asked for.
+
     Attributes:
         code: The handler's own word for it (``bad_body`` when the body could not be decoded).
         body: What it sent along.

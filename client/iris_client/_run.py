@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -11,8 +12,11 @@ from typing import Any, Final
 
 from iris_client._cluster import Cluster
 from iris_client._mesh import connect
+from iris_client._model import State, StateChange
 
 DRAIN_TIMEOUT: Final = 30.0
+
+_log = logging.getLogger("iris_client")
 
 
 def run(
@@ -73,8 +77,11 @@ async def _serve(
         if mesh is None:
             return
         try:
+            mesh.on_state(_tell)
             joined = await _first(asyncio.ensure_future(mesh.join(*clusters).__aenter__()), wanted)
             if joined is not None:
+                names = ", ".join(cluster.name for cluster in clusters)
+                _log.info("serving %s at %s", names, mesh.url)
                 await _first(asyncio.ensure_future(joined.wait_closed()), wanted)
                 await joined.leave(drain_timeout)
         finally:
@@ -82,6 +89,14 @@ async def _serve(
     finally:
         wanted.cancel()
         await asyncio.gather(wanted, return_exceptions=True)
+
+
+def _tell(change: StateChange) -> None:
+    """A server has no caller who would notice that its daemon went away."""
+    if change.state is State.DETACHED:
+        _log.warning("the daemon is gone (%s); looking for it", change.reason)
+    elif change.state is State.ATTACHED:
+        _log.warning("attached again: %s", change.reason)
 
 
 async def _first(work: asyncio.Future[Any], wanted: asyncio.Future[Any]) -> Any:

@@ -78,7 +78,8 @@ class Ground:
         key = self._folder / "shop.key"
         make = [sys.executable, "-m", "irisd", "keys", "new", "shop", "-o", str(key)]
         subprocess.run(make, check=True, env=self._env(), stderr=subprocess.DEVNULL, timeout=DEADLINE)
-        settings = ["run", "--key", str(key), "--preset", "local", "--listen", "127.0.0.1:0", "--log-format", "json"]
+        settings = ["run", "--key", str(key), "--preset", "local", "--listen", "127.0.0.1:0"]
+        settings += ["--multicast", "off", "--log-format", "json"]
         north = self._start(self._daemon(settings, "north"))
         north.says("daemon.started")
         links = next(json.loads(line) for line in north.output.splitlines() if "daemon.started" in line)["links"]
