@@ -6,7 +6,7 @@ from random import Random
 from typing import Any, TypeVar
 
 from irisd.effects import Detach, Effect, Unlink, Wake
-from irisd.model import Destination, Frame, Kind, PeerInfo
+from irisd.model import Destination, Frame, Kind, MiB, PeerInfo
 from irisd.node import Node, NodeIdentity, NodeSettings
 from irisd.wire import decode_frame, encode_frame
 
@@ -204,3 +204,31 @@ def failure(frames: list[Frame]) -> tuple[int, int]:
     assert frame.kind == Kind.ERROR, frame
     assert frame.detail, "an error says something to people"
     return frame.code, frame.executed
+
+
+def subscriber(place: Place, *filters: str, group: str = "", max_bytes: int = 64 * MiB, when_full: int = 0) -> int:
+    """An app with subscriptions 1, 3, 5 ... that every linked node knows."""
+    app = place.app()
+    for at, filter in enumerate(filters):
+        place.say(app, subscribe(2 * at + 1, filter, group=group, max_bytes=max_bytes, when_full=when_full))
+    pump(place, *place.links.values())
+    assert kinds(place.hear(app)) == ["DONE"] * len(filters)
+    return app
+
+
+def bodies(frames: list[Frame]) -> list[bytes]:
+    """The messages of EVENT frames."""
+    out = []
+    for frame in frames:
+        assert frame.kind == Kind.EVENT
+        if not frame.address:
+            continue
+        at = 0
+        for size in memoryview(frame.sizes).cast("I") if frame.sizes else [len(frame.body)]:
+            out.append(frame.body[at : at + size])
+            at += size
+    return out
+
+
+def lost(frames: list[Frame]) -> int:
+    return sum(frame.lost for frame in frames)
