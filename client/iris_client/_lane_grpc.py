@@ -37,6 +37,10 @@ _OPTIONS: Final = (
 )
 
 
+_CLOSED: Final = frozenset({"Socket closed", "Stream removed (Socket closed)", "Connection reset by peer"})
+"""What grpc calls the end of a connection."""
+
+
 class GrpcLane:
     """One ``Attach`` call. Made by :func:`open_grpc`."""
 
@@ -84,6 +88,8 @@ class GrpcLane:
         # "failed to connect to all addresses; last error: UNKNOWN: unix:/x: connect: No such file or directory (2)"
         if match := re.search(r"last error: [A-Z_]+: (.*)", detail):
             detail = match.group(1).rpartition(": ")[2] or match.group(1)
+        elif detail in _CLOSED:
+            detail = "the daemon closed the connection, or is gone"
         return code.name, detail
 
 

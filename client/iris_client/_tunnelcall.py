@@ -45,7 +45,10 @@ class TunnelCall(Call):
 
 def broken(what: str, cause: IrisError | str) -> TunnelBroken:
     """An established tunnel ended with ``cause``: at both ends that is one kind of error."""
-    return cause if isinstance(cause, TunnelBroken) else TunnelBroken(f"{what}: {cause}", executed=Executed.YES)
+    if isinstance(cause, TunnelBroken):
+        return cause
+    said = str(cause.args[0]) if isinstance(cause, IrisError) and cause.args else str(cause)
+    return TunnelBroken(said if said.startswith(f"{what}: ") else f"{what}: {said}", executed=Executed.YES)
 
 
 def tunnel_frame(flow: TunnelFlow, kind: int, header: Header, body: bytes) -> None:

@@ -19,7 +19,7 @@ import iris_client as iris
 from iris_client._model import MiB
 from iris_client._urls import Target
 from iris_client.cli import values
-from iris_client.cli.output import USAGE, Failure
+from iris_client.cli.output import USAGE, Failure, note, note_json
 from iris_client.cli.values import show_size
 
 DEFAULT_TIMEOUT: Final = 5.0
@@ -196,6 +196,23 @@ def connect(settings: Settings) -> iris.Mesh:
     return iris.connect(
         settings.url, service=settings.service, name="iris", token=settings.token, timeout=settings.timeout
     )
+
+
+def tell_state(mesh: iris.Mesh, *, as_json: bool) -> None:
+    """Say on standard error when the daemon goes away and comes back: for commands that outlive it."""
+
+    def tell(change: iris.StateChange) -> None:
+        if change.state is iris.State.DETACHED:
+            warning = {"warning": "Detached", "reason": change.reason}
+            words = f"iris: warning: the daemon is gone ({values.printable(change.reason)}); looking for it"
+        elif change.state is iris.State.ATTACHED:
+            warning = {"warning": "Attached", "url": change.reason}
+            words = f"iris: attached again to {change.reason}"
+        else:
+            return
+        note_json(warning) if as_json else note(words)
+
+    mesh.on_state(tell)
 
 
 header_option = click.option(

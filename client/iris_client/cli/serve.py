@@ -18,7 +18,7 @@ import iris_client as iris
 from iris_client._model import DATA_BYTES
 from iris_client.cli.command import Child, answer, end_all, environment
 from iris_client.cli.completion import cluster_names
-from iris_client.cli.options import Settings, connect, examples, with_settings
+from iris_client.cli.options import Settings, connect, examples, tell_state, with_settings
 from iris_client.cli.output import USAGE, Failure, note, note_json
 from iris_client.cli.streams import Output
 from iris_client.cli.values import count_of, printable, show_size, show_time
@@ -275,6 +275,7 @@ async def serve(
         server = Server(name, command, lambda: mesh.max_body, verbose=verbose, as_json=settings.json)
         server.handlers(cluster, methods or ("",), tunnels=tunnels)
         stop = _stop_on_signals(as_json=settings.json)
+        tell_state(mesh, as_json=settings.json)
         async with mesh.join(cluster) as joined:
             if settings.json:
                 note_json({"serving": name, "ready": joined.ready, "pid": os.getpid()})

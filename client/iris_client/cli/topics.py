@@ -21,6 +21,7 @@ from iris_client.cli.options import (
     file_option,
     header_option,
     headers_of,
+    tell_state,
     with_settings,
 )
 from iris_client.cli.output import Failure, note, note_json, print_json, style
@@ -151,6 +152,7 @@ async def subscribe(
             topic_filter, group=group or None, when_full=when_full.replace("-", "_"), max_bytes=QUEUE_BYTES
         ) as events,
     ):
+        tell_state(mesh, as_json=settings.json)
         if sys.stderr.isatty():
             note(f"iris: subscribed to {topic_filter!r}; ctrl-C ends it")
         sink = Output()

@@ -101,7 +101,7 @@ async def tunnel(
             await _watched(_both_ways(opened, progress, tidy=show and sys.stdout.isatty()), progress, show=show)
     except iris.TunnelBroken as error:
         raise Failure(
-            f"{error}; it broke after {progress.sent} bytes were sent and {progress.received} received",
+            f"{error.args[0]}; it broke after {progress.sent} bytes were sent and {progress.received} received",
             hint="the other end may have got less than was sent; move it again",
             kind="TunnelBroken",
         ) from None
