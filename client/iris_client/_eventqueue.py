@@ -83,8 +83,8 @@ class EventQueue:
             sizes = list(header.sizes)
             if len(sizes) > MAX_SIZES or sum(sizes) != len(body):
                 raise ProtocolError(f"sizes: {len(sizes)} sizes add up to {sum(sizes)}, the body has {len(body)} bytes")
-        elif not body and (header.lost or header.lost_unknown):
-            return  # only a notice of loss
+        elif not header.address:
+            return  # only a notice of loss: an event has a topic, however empty its body
         count = 1 if sizes is None else len(sizes)
         held = _Held(header, body, sizes, len(body) + EVENT_COST * count)
         if self._bytes + held.cost > self._max_bytes and self._held:

@@ -14,6 +14,10 @@ def add(queue: EventQueue, *bodies: bytes, lost: int = 0, unknown: bool = False,
     queue.add(header, b"".join(bodies))
 
 
+def notice(queue: EventQueue, *, lost: int = 0, unknown: bool = False) -> None:
+    queue.add(make(kind=Kind.EVENT, id=1, lost=lost, lost_unknown=unknown), b"")
+
+
 def drain(queue: EventQueue) -> list[tuple[bytes, int | None]]:
     events: list[tuple[bytes, int | None]] = []
     while taken := queue.take():
@@ -54,18 +58,24 @@ def test_a_notice_of_loss_is_no_event():
     queue = EventQueue(10_000, drop_oldest=True)
     changes: list[None] = []
     queue.on_change = lambda: changes.append(None)
-    add(queue, b"", lost=2)
-    add(queue, b"", lost=3)
+    notice(queue, lost=2)
+    notice(queue, lost=3)
     assert not queue
     assert changes == []
     assert queue.lost == 5
     add(queue, b"x")
-    add(queue, b"", unknown=True)
+    notice(queue, unknown=True)
     add(queue, b"y")
     assert drain(queue) == [(b"x", 5), (b"y", None)]
 
 
 COST = 10 + EVENT_COST
+
+
+def test_an_empty_message_behind_a_loss_is_a_message():
+    queue = EventQueue(10_000, drop_oldest=True)
+    add(queue, b"", lost=2)
+    assert drain(queue) == [(b"", 2)]
 
 
 def test_drop_oldest():
