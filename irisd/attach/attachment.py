@@ -16,6 +16,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
@@ -30,6 +31,12 @@ from irisd.wire import WireError, decode_slices, encode_batch
 
 MAX_DETAIL = 1024
 """Characters of a status' details; they travel in a header, and apps cap those."""
+
+TURN = 0.005
+"""Seconds one app's frames may keep all others waiting, as nearly as can be foreseen."""
+
+FIRST_SLICE, MAX_SLICE = 8, 256
+"""How many frames are handed over in an app's first turn, and at most."""
 
 _log = structlog.get_logger("irisd.attach")
 
@@ -207,6 +214,7 @@ class Stream:
         self._context = context
         self._handler = handler
         self._limits = limits
+        self._slice = FIRST_SLICE  # frames for the next turn: what they cost is known only afterwards
 
     async def run(self, hello: Frame, rest: Iterable[list[Frame]]) -> Over:
         """Attach, serve and detach; return how it ended, which is still to be told to the app.
@@ -257,13 +265,17 @@ class Stream:
                     return GONE if context.cancelled() else _CLOSED
                 # Once ending, what arrives is only taken off the wire: an app busy writing gets to read its end.
                 if attachment.ending is None:
-                    await self._hand_over(decode_slices(data, max_body))
+                    await self._hand_over(decode_slices(data, max_body, self.turn))
         except WireError as error:
             _log.warning("attach.malformed", attachment=attachment.id, rule=str(error))
             return Over(grpc.StatusCode.INVALID_ARGUMENT, str(error), "malformed")
 
+    def turn(self) -> int:
+        """How many frames to hand over next."""
+        return self._slice
+
     async def _hand_over(self, slices: Iterable[list[Frame]]) -> None:
-        """Hand over a batch, a slice at a time: a long one delays the other apps by a slice, not by all of it."""
+        """Hand over a batch, a slice at a time: a long one delays the other apps by a turn, not by all of it."""
         attachment, handler = self._attachment, self._handler
         first = True
         for frames in slices:
@@ -275,7 +287,13 @@ class Stream:
                 await attachment.relieved.wait()
             if attachment.ending is not None:
                 return
+            began = time.perf_counter()
             handler.frames_received(attachment, frames)
+            took = time.perf_counter() - began
+            if took > TURN:
+                self._slice = max(1, len(frames) // 4)
+            elif took < TURN / 4 and len(frames) >= self._slice:
+                self._slice = min(MAX_SLICE, self._slice * 2)
 
     async def _write(self) -> Over:
         attachment, context, handler = self._attachment, self._context, self._handler

@@ -8,7 +8,7 @@ from itertools import chain
 
 import grpc
 
-from irisd.attach.attachment import EOF, AttachLimits, Context, abort
+from irisd.attach.attachment import EOF, FIRST_SLICE, AttachLimits, Context, abort
 from irisd.model import Frame, Kind
 from irisd.wire import WireError, decode_slices
 
@@ -50,7 +50,7 @@ class Unready:
             self._waiting.pop(patience, None)
         if data is EOF:
             await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "the stream ended before its HELLO")
-        slices = decode_slices(data, self._limits.max_body)
+        slices = decode_slices(data, self._limits.max_body, lambda: FIRST_SLICE)
         try:
             frames = next(slices, [])
         except WireError as error:

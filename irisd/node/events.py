@@ -19,6 +19,8 @@ from irisd.router import Rotation
 from irisd.router.names import BadName, valid_topic
 
 MAX_ROTATIONS = 4096
+MAX_SHARES = 64
+"""Most members of a group that share one batch."""
 
 
 class Events:
@@ -238,7 +240,7 @@ def _split(frame: Frame, members: int) -> Iterator[Frame]:
     if members <= 1 or messages == 1:
         yield frame
         return
-    share = -(-messages // min(messages, members))
+    share = -(-messages // min(messages, members, MAX_SHARES))
     sizes = memoryview(frame.sizes).cast("I")
     start = 0
     for at in range(0, messages, share):

@@ -6,7 +6,6 @@ Generated stubs stay in ``attach/``; a test proves both encodings equal.
 """
 
 from irisd.wire.frames import (
-    SLICE_FRAMES,
     decode_batch,
     decode_frame,
     decode_slices,
@@ -19,7 +18,6 @@ from irisd.wire.records import PIECE_BYTES, decode_claims, encode_claims
 
 __all__ = [
     "PIECE_BYTES",
-    "SLICE_FRAMES",
     "WireError",
     "decode_batch",
     "decode_claims",

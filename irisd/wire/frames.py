@@ -19,9 +19,6 @@ MAX_MEMBERS = 65_536
 MAX_FRAMES = 65_536
 """Most frames one batch may hold: decoding them must not hold up the others."""
 
-SLICE_FRAMES = 64
-"""Frames of a batch that are decoded and handed over at once."""
-
 MAX_HEADER = 512 * KiB
 """Most bytes the header of an app's frame may have: with a part of a body it must fit into one message of a link."""
 
@@ -224,17 +221,17 @@ def decode_batch(data: bytes, max_body: int) -> list[Frame]:
     Raises:
         WireError: It is malformed.
     """
-    return [frame for frames in decode_slices(data, max_body) for frame in frames]
+    return [frame for frames in decode_slices(data, max_body, lambda: MAX_FRAMES) for frame in frames]
 
 
-def decode_slices(data: bytes, max_body: int) -> Iterator[list[Frame]]:
-    """As :func:`decode_batch`, at most :data:`SLICE_FRAMES` frames at a time: a long batch is work for a while.
+def decode_slices(data: bytes, max_body: int, size: Callable[[], int]) -> Iterator[list[Frame]]:
+    """As :func:`decode_batch`, ``size()`` frames at a time: a long batch is work for a while.
 
     Raises:
         WireError: What comes next is malformed; what came before it was not.
     """
     frames: list[Frame] = []
-    count, at, end = 0, 0, len(data)
+    count, at, end, wanted = 0, 0, len(data), size()
     while at < end:
         tag = data[at]
         at += 1
@@ -244,9 +241,9 @@ def decode_slices(data: bytes, max_body: int) -> Iterator[list[Frame]]:
             count += 1
             start, at = read_length(data, at, end)
             frames.append(decode_frame(data, start, at, max_body, MAX_HEADER))
-            if len(frames) == SLICE_FRAMES:
+            if len(frames) >= wanted:
                 yield frames
-                frames = []
+                frames, wanted = [], size()
         else:
             if tag > 0x7F:
                 tag, at = read_varint(data, at - 1, end)

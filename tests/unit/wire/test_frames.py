@@ -5,7 +5,6 @@ import pytest
 from irisd.errors import IrisdError
 from irisd.model import MAX_SIZES, Frame, Kind, MiB
 from irisd.wire import (
-    SLICE_FRAMES,
     WireError,
     decode_batch,
     decode_frame,
@@ -148,16 +147,17 @@ def test_a_header_has_a_limit_in_whatever_pieces_it_comes():
 
 
 def test_a_batch_is_decoded_a_slice_at_a_time():
-    frames = [Frame(Kind.PUBLISH, id=1 + at) for at in range(2 * SLICE_FRAMES + 1)]
-    slices = list(decode_slices(encode_batch(frames), MiB))
-    assert [len(each) for each in slices] == [SLICE_FRAMES, SLICE_FRAMES, 1]
+    frames = [Frame(Kind.PUBLISH, id=1 + at) for at in range(20)]
+    sizes = iter((3, 1, 10, 100))
+    slices = list(decode_slices(encode_batch(frames), MiB, lambda: next(sizes)))
+    assert [len(each) for each in slices] == [3, 1, 10, 6]
     assert [frame for each in slices for frame in each] == frames
-    assert list(decode_slices(b"", MiB)) == []
+    assert list(decode_slices(b"", MiB, lambda: 1)) == []
 
 
 def test_slices_before_a_malformed_one_still_count():
-    slices = decode_slices(encode_batch([Frame(Kind.PUBLISH)] * SLICE_FRAMES) + field(1, b"\x0a\x05"), MiB)
-    assert len(next(slices)) == SLICE_FRAMES
+    slices = decode_slices(encode_batch([Frame(Kind.PUBLISH)] * 5) + field(1, b"\x0a\x05"), MiB, lambda: 5)
+    assert len(next(slices)) == 5
     with pytest.raises(WireError, match="truncated"):
         next(slices)
 
