@@ -37,8 +37,8 @@ _OPTIONS: Final = (
 )
 
 
-_CLOSED: Final = frozenset({"Socket closed", "Stream removed (Socket closed)", "Connection reset by peer"})
-"""What grpc calls the end of a connection."""
+_CLOSED: Final = re.compile(r"Socket closed|Stream removed|(recv|send)msg:|Connection reset|Broken pipe")
+"""How grpc begins to say that a connection has ended."""
 
 
 class GrpcLane:
@@ -88,7 +88,7 @@ class GrpcLane:
         # "failed to connect to all addresses; last error: UNKNOWN: unix:/x: connect: No such file or directory (2)"
         if match := re.search(r"last error: [A-Z_]+: (.*)", detail):
             detail = match.group(1).rpartition(": ")[2] or match.group(1)
-        elif detail in _CLOSED:
+        elif _CLOSED.match(detail):
             detail = "the daemon closed the connection, or is gone"
         return code.name, detail
 

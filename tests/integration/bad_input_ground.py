@@ -73,10 +73,10 @@ class RawApp:
         assert welcome.header.kind == pb.KIND_WELCOME
         return welcome
 
-    async def say(self, *frames: pb.Frame) -> None:
+    async def say(self, *frames: pb.Frame, patience: float = PATIENCE) -> None:
         """One batch. A stream that is over already takes it silently: what is heard then says how it ended."""
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(patience):
                 await self._call.write(pb.Batch(frames=frames))
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             pass
