@@ -58,12 +58,20 @@ class Kind(IntEnum):
     FINISH = 21
     CREDIT = 22
     PART = 23
+    WATCH = 24
+    CHANGE = 25
     # Between nodes only.
     RECORD = 64  # claims of the sender's registry record; `count` is the version they bring it to
     RECORD_ACK = 65  # `count`: the version of your record I now hold
     PUBLISH_ACK = 66  # `count`: the last publish sequence number I received from you
     LOST = 67  # `count` messages of topic `address` (and `group`) never reached you
     ACCEPTED = 68  # the call `id` reached its member's node
+    BELIEFS = 69  # what the sender thinks of other nodes: heard, not heard, dead, left
+    VIEW = 70  # which records the sender holds, of some buckets: tell me what I lack
+    WANT = 71  # send me these nodes' records
+    SYNCED = 72  # that was all for your VIEW or WANT
+    HEARSAY = 73  # claims of another node's record, passed on
+    IDLE = 74  # `count` 1: may this link be closed? 2: yes, 3: no
 
 
 class Code(IntEnum):
@@ -202,6 +210,70 @@ class PeerInfo:
     incarnation: int = 1
     address: str = ""
     features: int = 0
+
+
+MEMBERSHIP = 1
+"""Feature: speaks BELIEFS, VIEW, WANT, SYNCED, HEARSAY and IDLE, and tells digests in its heartbeats."""
+
+FEATURES = MEMBERSHIP
+"""What this release speaks beyond the first."""
+
+
+class State(IntEnum):
+    """What is believed of a node. Of the same incarnation the greater wins, ``JOINING`` and ``ALIVE`` aside."""
+
+    JOINING = 1
+    """Heard of, never linked."""
+    ALIVE = 2
+    SUSPECT = 3
+    """It misses heartbeats, or its link broke: chosen only when nobody else remains."""
+    DEAD = 4
+    LEFT = 5
+    """It said goodbye."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """What a node says of itself, its claims aside; only it may.
+
+    Attributes:
+        node_id: Who.
+        incarnation: Rises only to refute what others believe of it.
+        name: For people.
+        cloud: Its site.
+        release: The version of its daemon.
+        addresses: Where it takes links, ``host:port``, best first.
+        draining: It takes no new work.
+    """
+
+    node_id: NodeId
+    incarnation: int = 1
+    name: str = ""
+    cloud: str = "default"
+    release: str = ""
+    addresses: tuple[str, ...] = ()
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The mesh is not what it was: a node's state, or how many members of a cluster a node has.
+
+    Attributes:
+        node: Whose.
+        name: Its name for people.
+        state: The node's state now (``joining`` ... ``left``); for a change of members too.
+        cluster: The cluster whose members changed; empty: the node's state did.
+        members: Of that cluster, at that node, now.
+        reason: Why, in a few words.
+    """
+
+    node: NodeId
+    name: str
+    state: str
+    cluster: str = ""
+    members: int = 0
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

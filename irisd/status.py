@@ -61,7 +61,16 @@ class StatusInfo:
 
 @dataclass(frozen=True, slots=True)
 class NodeRow:
-    """A node of a service, the daemon's own included (state ``self``)."""
+    """A node of a service, the daemon's own included (state ``self``).
+
+    Attributes:
+        address: How it is, or was last, linked; else where its record says that it is.
+        since: Seconds in this state.
+        linked: Whether this daemon has a link with it now.
+        heard: Seconds since it was last heard.
+        heard_by: The name of the node that heard it; the daemon's own name if it was this one.
+        health: What it says of itself: 0 well, up to 8 ever slower.
+    """
 
     service: str
     node: str
@@ -72,6 +81,11 @@ class NodeRow:
     incarnation: int = 0
     version: str = ""
     round_trip: float = 0.0
+    linked: bool = False
+    heard: float = 0.0
+    heard_by: str = ""
+    health: int = 0
+    draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)
