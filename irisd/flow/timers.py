@@ -35,6 +35,9 @@ class Timers:
     def __len__(self) -> int:
         return len(self._where)
 
+    def __contains__(self, thing: Hashable) -> bool:
+        return thing in self._where
+
     def add(self, thing: Hashable, deadline: float) -> None:
         """Fire ``thing`` at ``deadline`` (monotonic seconds); an earlier entry of it is replaced."""
         self.remove(thing)

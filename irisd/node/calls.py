@@ -127,7 +127,8 @@ class Calls:
                 waiting = self._waiting.get(call.cluster)
                 under_way += len(waiting) if waiting else 0
             else:
-                under_way = core.peers[node].outstanding.get(call.cluster, 0)
+                peer = core.peers.get(node)
+                under_way = peer.outstanding.get(call.cluster, 0) if peer is not None else 0
             return under_way / serving[node].members
 
         node = least_outstanding(untried, load, core.rng)
@@ -137,7 +138,7 @@ class Calls:
             call.tried.add(own)
             self._hand(call)
             return
-        peer = core.peers[node]
+        peer = core.connect(node)
         if not peer.outbox.fits(call.frame, core.settings.peer_outbox):
             core.drop("peer-outbox-full")
             call.tried.add(node)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from irisd.effects import Detach, Effect, Fact, Unlink, Wake
+from irisd.effects import Connect, Control, Detach, Effect, Fact, Found, Unlink, Wake
 from irisd.flow import Ledger, Timers
 from irisd.flow.outbox import FRAME_COST, REPLIES, cost
-from irisd.model import PART_BYTES, AttachmentId, Code, Destination, Executed, Frame, Kind, MiB, NodeId
+from irisd.model import PART_BYTES, AttachmentId, Change, Code, Destination, Executed, Frame, Kind, MiB, NodeId
 from irisd.node.endpoints import App, Endpoint, Peer
 from irisd.registry import OwnRecord, Registry
 
@@ -45,6 +45,9 @@ class NodeSettings:
         settle_timeout: How long an attachment waits at start for the first peer's record.
         lost_peer_memory: How long losses towards a peer without a link are counted.
         not_reading_timeout: How long an app may let urgent frames lie before it is detached.
+        heartbeat_interval: Between two heartbeats.
+        full_mesh_limit: Nodes up to which each is linked with each.
+        idle_link: How long a link that nobody has to watch may be unused before it is closed.
     """
 
     max_body: int = 8 * MiB
@@ -61,6 +64,9 @@ class NodeSettings:
     settle_timeout: float = 1.0
     lost_peer_memory: float = 60.0
     not_reading_timeout: float = 60.0
+    heartbeat_interval: float = 1.0
+    full_mesh_limit: int = 64
+    idle_link: float = 30.0
 
 
 class ProtocolError(Exception):
@@ -84,6 +90,9 @@ class Core:
         self.counters: Counter[str] = Counter()
         self.draining = False
         self.evicted: list[App] = []
+        self.changed: Callable[[Change], None] = lambda change: None
+        self.connect: Callable[[NodeId], Peer] = self.peers.__getitem__
+        """The peer that something is to be sent to; one without a link gets one."""
         self._effects: list[Effect] = []
         self._woken: dict[Destination, None] = {}
 
@@ -95,7 +104,7 @@ class Core:
             self._woken.clear()
         return effects
 
-    def emit(self, effect: Detach | Unlink | Fact) -> None:
+    def emit(self, effect: Detach | Unlink | Control | Found | Connect | Fact) -> None:
         """Ask the edges for something."""
         self._effects.append(effect)
 

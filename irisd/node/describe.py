@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+from irisd.membership import Known
+from irisd.model import State
 from irisd.node.node import Node
-from irisd.status import ClusterNodeRow, ClusterRow, NodeRow, ServiceInfo, TopicRow
+from irisd.status import ClusterNodeRow, ClusterRow, Condition, NodeRow, ServiceInfo, TopicRow
+
+MAX_GONE_SHOWN = 64
+"""Most nodes that are dead or have left in the list; those that went last."""
 
 
 def service_info(node: Node, key_id: str) -> ServiceInfo:
@@ -14,7 +21,7 @@ def service_info(node: Node, key_id: str) -> ServiceInfo:
         service=core.identity.service,
         key=key_id,
         node=core.identity.node_id.hex(),
-        peers=len(core.peers),
+        peers=sum(peer.linked for peer in core.peers.values()),
         attachments=len(core.apps),
         clusters=len(core.registry.clusters()),
         subscriptions=sum(len(app.subscriptions) for app in core.apps.values()),
@@ -25,25 +32,77 @@ def service_info(node: Node, key_id: str) -> ServiceInfo:
 
 
 def node_rows(node: Node, now: float, started: float) -> list[NodeRow]:
-    """This node, then its peers by name. ``now`` and ``started`` are monotonic seconds."""
-    core = node.core
-    identity = core.identity
-    own = NodeRow(
-        identity.service, identity.node_id.hex(), identity.name, "self", since=now - started, version=identity.version
-    )
-    peers = [
+    """This node, then all others that are known, by name; those that are gone last.
+
+    ``now`` and ``started`` are monotonic seconds.
+    """
+    identity, membership = node.identity, node.membership
+    view = membership.view
+    own = view.present[view.own].record
+    rows = [
         NodeRow(
             identity.service,
-            peer.id.hex(),
-            peer.info.name,
-            "alive",
-            address=peer.info.address,
-            since=now - peer.since,
-            incarnation=peer.info.incarnation,
+            identity.node_id.hex(),
+            identity.name,
+            "self",
+            address=own.addresses[0] if own.addresses else "",
+            since=now - started,
+            incarnation=own.incarnation,
+            version=identity.version,
+            health=membership.health.score,
+            draining=own.draining,
         )
-        for peer in core.peers.values()
     ]
-    return [own, *sorted(peers, key=lambda row: (row.name, row.node))]
+    others = [known for node_id, known in view.present.items() if node_id != view.own]
+    others.sort(key=lambda known: (known.record.name, known.record.node_id))
+    gone = list(view.gone.values())[-MAX_GONE_SHOWN:]
+    return rows + [_node_row(node, known, now) for known in (*others, *reversed(gone))]
+
+
+def _node_row(node: Node, known: Known, now: float) -> NodeRow:
+    membership, record = node.membership, known.record
+    peer = node.core.peers.get(record.node_id)
+    pulse = membership.heart.pulses.get(record.node_id)
+    linked = peer is not None and peer.linked
+    heard = now - known.heard
+    if pulse is not None:
+        heard = max(0.0, membership.health.awake(now) - pulse.heard)
+    by = membership.view.known(known.heard_by)
+    address = peer.info.address if peer is not None and linked else ""
+    return NodeRow(
+        node.identity.service,
+        record.node_id.hex(),
+        record.name,
+        known.state.name.lower(),
+        address=address or (record.addresses[0] if record.addresses else ""),
+        since=now - known.since,
+        incarnation=record.incarnation,
+        version=record.release,
+        round_trip=(pulse.rtt or 0.0) if pulse is not None else 0.0,
+        linked=linked,
+        heard=heard,
+        heard_by=by.record.name if by is not None else "",
+        health=pulse.health if pulse is not None else 0,
+        draining=record.draining,
+    )
+
+
+def conditions(node: Node, now: float) -> list[Condition]:
+    """What an operator should know of this node's view."""
+    membership, service = node.membership, node.identity.service
+    found = []
+    stalls, longest = membership.health.stalls(now)
+    if stalls:
+        times = "once" if stalls == 1 else f"{stalls} times"
+        detail = f"{service}: the event loop was held up {times} in the last minute, for {longest:.2f} s at most"
+        found.append(Condition("slow-loop", f"{detail}; something else takes the processor, or it was stopped"))
+    there = [known.record.name for known in membership.view.present.values() if known.state < State.SUSPECT]
+    twice = sorted(name for name, times in Counter(there).items() if times > 1)
+    if twice:
+        found.append(
+            Condition("duplicate-name", f"{service}: several nodes are called {', '.join(twice[:5])}; set `name`")
+        )
+    return found
 
 
 def cluster_rows(node: Node) -> list[ClusterRow]:
@@ -59,8 +118,9 @@ def cluster_rows(node: Node) -> list[ClusterRow]:
             if node_id == own:
                 name, outstanding = core.identity.name, node.outstanding(cluster)
             else:
-                peer = core.peers[node_id]
-                name, outstanding = peer.info.name, peer.outstanding.get(cluster, 0)
+                name = node.membership.view.present[node_id].record.name
+                peer = core.peers.get(node_id)
+                outstanding = peer.outstanding.get(cluster, 0) if peer is not None else 0
             nodes.append(ClusterNodeRow(node_id.hex(), name, claim.members, outstanding))
         nodes.sort(key=lambda row: (row.name, row.node))
         members = sum(row.members for row in nodes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from irisd.flow import Assembler, Flow, Outbox
-from irisd.model import AttachmentId, Claim, Destination, Frame, NodeId, PeerInfo
+from irisd.model import AttachmentId, Claim, Destination, Frame, NodeId, NodeRecord, PeerInfo
 from irisd.router import Call, Gather, Tunnel
 
 UnderWay = Call | Gather | Tunnel
@@ -37,8 +37,32 @@ class Endpoint:
         return self.opened.get(id) or self.given.get(id)
 
 
+class Incoming:
+    """A record of which some pieces are here."""
+
+    def __init__(self, author: NodeId, about: NodeRecord | None, base: int, *, full: bool) -> None:
+        self.author = author
+        self.about = about
+        self.base = base
+        self.full = full
+        self.claims: list[Claim] = []
+
+
 class Peer(Endpoint):
-    """Another node, linked now."""
+    """Another node: linked, or about to be because something waits for it.
+
+    Attributes:
+        linked: Whether there is a link.
+        dialled: Whether this side made it.
+        speaks: Whether it knows more than the first release.
+        last_used: When a call or an event last went either way.
+        closing: It was asked whether its link may be closed; until it answers nothing is sent.
+        outstanding: Calls under way there, by cluster.
+        acknowledged: Version of our record it holds.
+        incoming: What has come of a record, its own and somebody else's.
+        synced: Its whole record is here.
+        change: The last RECORD towards it; one that still waits takes up the next claim.
+    """
 
     id: NodeId
 
@@ -47,12 +71,22 @@ class Peer(Endpoint):
         # all its topics may be between two parts at once, and a call and a reply besides
         self.assembler = Assembler(max_body=max_body, max_bytes=outbox_limit + 3 * max_body)
         self.info = info
+        self.linked = False
+        self.dialled = False
+        self.speaks = False
         self.since = now
-        self.outstanding: dict[str, int] = {}  # calls under way there, by cluster
-        self.acknowledged = 0  # version of our record it holds
-        self.pieces: list[Claim] | None = None  # what has come of its whole record
-        self.synced = False  # its whole record is here
-        self.change: Frame | None = None  # the last RECORD towards it; one that still waits takes up the next claim
+        self.last_used = now
+        self.closing = False
+        self.outstanding: dict[str, int] = {}
+        self.acknowledged = 0
+        self.incoming: dict[int, Incoming] = {}
+        self.synced = False
+        self.change: Frame | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way and nothing waits."""
+        return not (self.given or self.opened or self.outbox)
 
 
 @dataclass(slots=True, eq=False)

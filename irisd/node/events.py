@@ -64,7 +64,7 @@ class Events:
             if node == own:
                 self._deliver(own, frame, topic)
             else:
-                self._send(app, core.peers[node], frame, topic, "")
+                self._send(app, core.connect(node), frame, topic, "")
         for group, nodes in match.groups.items():
             turns = self._turns(self._node_turns, group)
             for piece in _split(frame, sum(nodes.values())):
@@ -72,7 +72,7 @@ class Events:
                 if node == own:
                     self._deliver_group(own, piece, topic, group)
                 else:
-                    self._send(app, core.peers[node], piece, topic, group)
+                    self._send(app, core.connect(node), piece, topic, group)
         for node, group in match.unreachable:
             core.drop("no-link", frame.messages)
             core.ledgers.setdefault(node, Ledger()).lose((topic, group), frame.messages)
@@ -115,6 +115,7 @@ class Events:
 
     def received(self, peer: Peer, frame: Frame) -> None:
         """A PUBLISH of a peer: to this node's subscribers, never further."""
+        peer.last_used = self._core.now
         ledger = self._core.ledgers[peer.id]
         if not ledger.receive(frame.seq):
             self._core.drop("duplicate", frame.messages)

@@ -51,7 +51,7 @@ class Gathers:
                 return
             for node, claim in serving.items():
                 if node != core.identity.node_id and claim.patterns & pattern:
-                    self._ask_node(gather, core.peers[node], frame, cluster)
+                    self._ask_node(gather, core.connect(node), frame, cluster)
         for member in self._calls.members(cluster):
             if member.patterns & pattern:
                 self._ask_member(gather, member.app, frame, cluster)

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable
 from random import Random
 
 from irisd.effects import Detach, Effect, Unlink
-from irisd.flow import Ledger, PartsError
+from irisd.errors import WireError
+from irisd.flow import PartsError
+from irisd.membership import Membership
 from irisd.model import AttachmentId, Code, Destination, Executed, Frame, Kind, NodeId, PeerInfo
 from irisd.node.attachments import Attachments
 from irisd.node.calls import Calls
@@ -14,8 +16,9 @@ from irisd.node.core import Core, NodeIdentity, NodeSettings, ProtocolError
 from irisd.node.endpoints import App, Endpoint, Peer, Syncing, UnderWay
 from irisd.node.events import Events
 from irisd.node.gathers import Gathers
-from irisd.node.records import Records
+from irisd.node.peers import Peers
 from irisd.node.tunnels import Tunnels
+from irisd.node.views import Views
 from irisd.router import Call, Gather, Tunnel
 
 SETTLED = "settled"
@@ -23,7 +26,7 @@ _OPENERS = frozenset({Kind.REQUEST, Kind.PUSH, Kind.BROADCAST, Kind.SURVEY, Kind
 _TUNNEL_FRAMES = frozenset({Kind.DATA, Kind.FINISH, Kind.CREDIT})
 _OF_CALLS = _TUNNEL_FRAMES | {Kind.REPLY, Kind.ERROR, Kind.DONE, Kind.CANCEL}
 _NUMBERED = frozenset({Kind.PUBLISH, Kind.LOST})
-_WHOLE = frozenset({Kind.DATA, Kind.RECORD})  # `more` means something else there
+_WHOLE = frozenset({Kind.DATA, Kind.RECORD, Kind.HEARSAY})  # `more` means something else there
 
 
 class Node:
@@ -45,13 +48,21 @@ class Node:
     ) -> None:
         self._core = Core(identity, settings, rng)
         self._core.now = now
+        self._settled = not settle
         self._tunnels = Tunnels(self._core)
         self._calls = Calls(self._core, self._tunnels.accepted)
         self._gathers = Gathers(self._core, self._calls)
         self._events = Events(self._core)
-        self._records = Records(self._core, lambda node: self._events.publisher_gone(node, died=True))
+        self._views = Views(
+            self._core,
+            rng,
+            forgotten=lambda node: self._events.publisher_gone(node, died=True),
+            buried=lambda node, left: self._peers.buried(node, left),
+            settled=self._settle,
+        )
+        self._records = self._views.records
+        self._peers = Peers(self._core, self._views, self._events, self._end_calls)
         self._attachments = Attachments(self._core, self._calls, self._events, self._records)
-        self._settled = not settle
         if settle:
             self._core.timers.add(SETTLED, now + settings.settle_timeout)
         self._app_frames: dict[int, Callable[[App, Frame], None]] = {
@@ -69,6 +80,12 @@ class Node:
             Kind.PUBLISH_ACK: lambda peer, frame: self._core.ledgers[peer.id].acknowledge(frame.count),
             Kind.LOST: self._events.lost,
             Kind.ACCEPTED: self._accepted,
+            Kind.BELIEFS: self._views.beliefs,
+            Kind.VIEW: self._views.view,
+            Kind.WANT: self._views.want,
+            Kind.SYNCED: self._views.synced,
+            Kind.HEARSAY: self._records.received,
+            Kind.IDLE: self._peers.idle,
         }
 
     # -- what this node is
@@ -89,6 +106,21 @@ class Node:
         core = self._core
         endpoints: Iterable[Endpoint] = (*core.apps.values(), *core.peers.values())
         return sum(len(endpoint.given) for endpoint in endpoints) + self._calls.waiting
+
+    @property
+    def membership(self) -> Membership:
+        """What is believed of other nodes, to be read only: for edges, :mod:`irisd.node.describe` and tests."""
+        return self._views.membership
+
+    def wants(self, node_id: NodeId) -> bool:
+        """Whether this node should be linked with one that discovery knows of."""
+        return self.membership.wants(node_id)
+
+    def set_addresses(self, addresses: tuple[str, ...], now: float) -> list[Effect]:
+        """Where others may dial this node, ``host:port``, best first."""
+        self._core.now = now
+        self._views.set_addresses(addresses)
+        return self._collect()
 
     def outstanding(self, cluster: str) -> int:
         """Calls this node's own members of a cluster have under way."""
@@ -142,35 +174,56 @@ class Node:
 
     # -- peers
 
-    def link_up(self, info: PeerInfo, now: float) -> list[Effect]:
-        """A link to a peer is settled; an older one to the same peer has ended with it."""
-        core = self._core
-        core.now = now
-        if info.node_id in core.peers:
-            self._remove_peer(core.peers[info.node_id])
-        core.timers.remove(("forget", info.node_id))
-        core.ledgers.setdefault(info.node_id, Ledger())
-        first = 1 if core.identity.node_id < info.node_id else 2
-        peer = Peer(
-            info, first_id=first, outbox_limit=core.settings.peer_outbox, max_body=core.settings.max_body, now=now
-        )
-        core.peers[info.node_id] = peer
-        self._records.link_up(peer)
+    def link_up(self, info: PeerInfo, now: float, *, dialled: bool | None = None) -> list[Effect]:
+        """A link to a peer is settled; an older one to the same peer has ended with it.
+
+        Args:
+            info: Who it is.
+            now: When.
+            dialled: Whether this side made it: that side asks for signs of life. None: the edge watches it by itself.
+        """
+        self._core.now = now
+        self._peers.link_up(info, dialled)
         return self._collect()
 
-    def link_down(self, node_id: NodeId, reason: str, now: float, *, left: bool = False) -> list[Effect]:
+    def link_down(
+        self, node_id: NodeId, reason: str, now: float, *, left: bool = False, idle: bool = False
+    ) -> list[Effect]:
         """The link to a peer has ended.
 
         Args:
+            node_id: Whose.
+            reason: Why, in a few words.
+            now: When.
             left: It said goodbye: it is gone for good, rather than perhaps cut off.
+            idle: Nobody needed it.
         """
+        self._core.now = now
+        self._peers.link_down(node_id, reason, left=left, idle=idle)
+        return self._collect()
+
+    def connect_failed(self, node_id: NodeId, reason: str, now: float) -> list[Effect]:
+        """A link that was asked for by ``Connect`` could not be made."""
+        self._core.now = now
+        self._peers.connect_failed(node_id, reason)
+        return self._collect()
+
+    def control_received(self, node_id: NodeId, messages: list[bytes], now: float) -> list[Effect]:
+        """All messages of one read of a link's control connection, in order."""
         core = self._core
         core.now = now
-        peer = core.peers.get(node_id)
-        if peer is not None:
-            self._remove_peer(peer)
-        if left:
-            self._forget_node(node_id, died=False)
+        try:
+            for message in messages:
+                self.membership.control_received(node_id, message, now)
+        except WireError as error:
+            core.drop("protocol-error")
+            core.emit(Unlink(node_id, str(error)))
+        return self._collect()
+
+    def probe(self, node_id: NodeId, now: float) -> list[Effect]:
+        """Ask a peer for a sign of life now, if this side asks."""
+        self._core.now = now
+        self.membership.probe(node_id, now)
         return self._collect()
 
     def frames_from_peer(self, node_id: NodeId, frames: list[Frame], now: float) -> list[Effect]:
@@ -180,6 +233,7 @@ class Node:
         peer = core.peers.get(node_id)
         if peer is None:
             return []
+        self.membership.heard(node_id, now)
         published = False
         max_body = core.settings.max_body
         try:
@@ -205,7 +259,7 @@ class Node:
         except (ProtocolError, PartsError) as error:
             core.drop("protocol-error")
             core.emit(Unlink(peer.id, str(error)))
-            self._remove_peer(peer)
+            self._peers.remove(peer)
         return self._collect()
 
     # -- out
@@ -216,12 +270,17 @@ class Node:
         endpoint = core.endpoint(destination)
         if endpoint is None:
             return []
-        if isinstance(endpoint, App) and not endpoint.welcome:
+        if isinstance(endpoint, App):
+            held = not endpoint.welcome
+        else:
+            held = isinstance(endpoint, Peer) and (not endpoint.linked or endpoint.closing)
+        if held:
             endpoint.outbox.idle = True
             return []
         frames = endpoint.outbox.take(limit, now)
         if isinstance(endpoint, Peer):
             self._events.number(endpoint, frames)
+            frames = self._peers.hold_if_closing(endpoint, frames)
         elif isinstance(endpoint, App):
             endpoint.last_taken = now
         return frames
@@ -230,12 +289,14 @@ class Node:
 
     def next_deadline(self) -> float | None:
         """When :meth:`on_deadline` next has something to do."""
-        return self._core.timers.next_deadline()
+        mine, beats = self._core.timers.next_deadline(), self.membership.next_deadline()
+        return beats if mine is None else mine if beats is None else min(mine, beats)
 
     def on_deadline(self, now: float) -> list[Effect]:
         """Let everything end whose time has come. Early calls do nothing."""
         core = self._core
         core.now = now
+        self.membership.on_deadline(now)
         for thing in core.timers.due(now):
             if isinstance(thing, Call):
                 self._calls.expired(thing)
@@ -244,7 +305,7 @@ class Node:
             elif isinstance(thing, Syncing):
                 self._records.expired(thing)
             elif isinstance(thing, tuple):
-                self._forget_node(thing[1], died=True)
+                self._peers.due(thing)
             else:
                 self._settle()
         return self._collect()
@@ -256,6 +317,7 @@ class Node:
         if not core.draining:
             core.draining = True
             self._settle()
+            self._views.set_draining()
             self._attachments.withdraw_all()
         return self._collect()
 
@@ -341,7 +403,7 @@ class Node:
 
     def _record_received(self, peer: Peer, frame: Frame) -> None:
         self._records.received(peer, frame)
-        if peer.synced:
+        if peer.synced and not self.membership.compares(peer.id):
             self._settle()
 
     def _settle(self) -> None:
@@ -353,24 +415,6 @@ class Node:
     def _remove_app(self, app: App) -> None:
         self._attachments.detach(app)
         self._end_calls(app)
-
-    def _remove_peer(self, peer: Peer) -> None:
-        core = self._core
-        del core.peers[peer.id]
-        core.registry.unreachable(peer.id)
-        self._events.link_lost(peer)
-        self._records.settle()
-        self._end_calls(peer)
-        core.timers.add(("forget", peer.id), core.now + core.settings.lost_peer_memory)
-
-    def _forget_node(self, node_id: NodeId, *, died: bool) -> None:
-        core = self._core
-        if node_id in core.peers:
-            return
-        core.timers.remove(("forget", node_id))
-        core.registry.forget(node_id)
-        core.ledgers.pop(node_id, None)
-        self._events.publisher_gone(node_id, died=died)
 
     def _end_calls(self, endpoint: Endpoint) -> None:
         """Whatever was under way with a neighbour that is gone ends, by name, at the other side."""

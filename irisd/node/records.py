@@ -5,31 +5,66 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
-from irisd.model import Claim, Frame, Kind, NodeId
+from irisd.membership import Membership, Verdict
+from irisd.model import Claim, Frame, Kind, NodeId, NodeRecord, State
 from irisd.node.core import Core, ProtocolError
-from irisd.node.endpoints import App, Peer, Syncing
+from irisd.node.endpoints import App, Incoming, Peer, Syncing
 from irisd.registry import MAX_CLAIMS
-from irisd.wire import PIECE_BYTES, WireError, decode_claims, encode_claims
+from irisd.wire import (
+    PIECE_BYTES,
+    Belief,
+    Saying,
+    WireError,
+    decode_record,
+    encode_beliefs,
+    encode_claims,
+    encode_record,
+)
+
+MAX_WANTED = 4096
 
 
 class Records:
-    """Keeps every linked peer's copy of this node's record up to date.
+    """Keeps every peer's copy of this node's record up to date, and this node's copies of theirs.
 
     A link delivers in order, so after the whole record each change alone
-    suffices; its version says whether the peer has it. ``forgotten`` is told
-    when a peer turns out to have lost count of what it published to us.
+    suffices. Changes that came by another way say what they build on; where
+    that is not held the whole record is asked for. In a mesh too large for
+    everybody to be linked with everybody, what is news is passed on.
+
+    Args:
+        core: Shared state.
+        membership: What is believed of whom.
+        forgotten: Told when a peer turns out to have lost count of what it published to us.
+        arrived: Told when the claims of a node have changed.
     """
 
-    def __init__(self, core: Core, forgotten: Callable[[NodeId], None]) -> None:
+    def __init__(
+        self,
+        core: Core,
+        membership: Membership,
+        forgotten: Callable[[NodeId], None],
+        arrived: Callable[[NodeId], None],
+    ) -> None:
         self._core = core
+        self._membership = membership
         self._forgotten = forgotten
+        self._arrived = arrived
         self._syncing: OrderedDict[tuple[int, int], Syncing] = OrderedDict()  # versions never fall
+        self._wanted: dict[NodeId, float] = {}  # when it was last asked for
+
+    # -- this node's own
+
+    @property
+    def about(self) -> NodeRecord:
+        """What this node says of itself."""
+        return self._membership.view.present[self._membership.own].record
 
     def link_up(self, peer: Peer) -> None:
         """Tell a new peer everything, and where its publishes to us stand."""
         record = self._core.record
         ledger = self._core.ledgers[peer.id]
-        pieces = encode_claims(record.claims())
+        pieces = encode_record(record.claims(), about=self.about)
         for at, piece in enumerate(pieces):
             frame = Frame(Kind.RECORD, count=record.version, body=piece, seq=ledger.received, total=ledger.sent)
             frame.full = at == 0
@@ -38,45 +73,143 @@ class Records:
         peer.change = frame
 
     def claim(self, claim: Claim) -> None:
-        """Change this node's record and tell every peer."""
+        """Change this node's claims and tell every peer."""
         core = self._core
+        base = core.record.version
         if not core.record.set(claim):
             return
         version = core.record.version
-        core.registry.learn(core.identity.node_id, version, [claim])
+        core.registry.learn(core.identity.node_id, [claim])
+        self._membership.own_recorded(self.about, version)
         (piece,) = encode_claims([claim])
-        for peer in core.peers.values():
+        for peer in self._linked():
             change = peer.change
             if change is None or change.sent or len(change.body) >= PIECE_BYTES:
-                change = peer.change = Frame(Kind.RECORD, count=version, body=piece)
+                (body,) = encode_record([claim], base=base)
+                change = peer.change = Frame(Kind.RECORD, count=version, body=body)
                 core.urgent(peer, change)
             else:
                 peer.outbox.extend_urgent(change, piece)
                 change.count = version
+        self._arrived(core.identity.node_id)
+
+    def announce(self, about: NodeRecord) -> None:
+        """Change what this node says of itself and tell every peer."""
+        core = self._core
+        base = core.record.version
+        core.record.touch()
+        self._membership.own_recorded(about, core.record.version)
+        (body,) = encode_record([], base=base, about=about)
+        for peer in self._linked():
+            peer.change = None
+            core.urgent(peer, Frame(Kind.RECORD, count=core.record.version, body=body))
+
+    # -- the others'
 
     def received(self, peer: Peer, frame: Frame) -> None:
-        """Claims of a peer's record. A whole one counts once its last piece is in: no message falls in between."""
-        core = self._core
+        """Claims of a peer's record, or of one it passes on.
+
+        A whole one counts once its last piece is in: no message falls in between.
+        """
         try:
-            claims = decode_claims(frame.body)
+            piece = decode_record(frame.body)
         except WireError as error:
             raise ProtocolError(str(error)) from None
-        whole = peer.pieces is not None or frame.full
-        if whole:
-            pieces = [] if frame.full or peer.pieces is None else peer.pieces
-            peer.pieces = claims = pieces + claims
-            if frame.more and len(claims) <= MAX_CLAIMS:
-                return
-            peer.pieces = None
-        elif not peer.synced:
-            raise ProtocolError("RECORD: the first one on a link must be whole")
-        broken = core.registry.learn(peer.id, frame.count, claims, full=whole)
-        if broken:
-            raise ProtocolError(broken)
-        if whole:
-            peer.synced = True
-            self._relinked(peer, frame)
-        core.urgent(peer, Frame(Kind.RECORD_ACK, count=frame.count))
+        own = frame.kind == Kind.RECORD
+        incoming = None if frame.full else peer.incoming.get(frame.kind)
+        if incoming is None:
+            if own and not frame.full and not peer.synced:
+                raise ProtocolError("RECORD: the first one on a link must be whole")
+            author = peer.id if own else piece.node
+            if not author:
+                raise ProtocolError("HEARSAY: it does not say of whom")
+            about = piece.about
+            if about is not None:
+                about = NodeRecord(
+                    author, about.incarnation, about.name, about.cloud, about.release, about.addresses, about.draining
+                )
+            incoming = Incoming(author, about, piece.base, full=frame.full)
+        incoming.claims += piece.claims
+        if frame.more and len(incoming.claims) <= MAX_CLAIMS:
+            peer.incoming[frame.kind] = incoming
+            return
+        peer.incoming.pop(frame.kind, None)
+        if own and not peer.speaks:  # the first release counts on the order alone
+            known = self._membership.view.known(peer.id)
+            incoming.base = known.version if known is not None else 0
+        self._take_in(peer, incoming, frame.count)
+        if own:
+            if incoming.full:
+                peer.synced = True
+                self._relinked(peer, frame)
+                self._arrived(peer.id)
+            self._core.urgent(peer, Frame(Kind.RECORD_ACK, count=frame.count))
+
+    def _take_in(self, peer: Peer, incoming: Incoming, version: int) -> None:
+        core, author, about = self._core, incoming.author, incoming.about
+        verdict = self._membership.judge(author, about, incoming.base, version, full=incoming.full)
+        if verdict is Verdict.NEWS:
+            broken = core.registry.learn(author, incoming.claims, full=incoming.full)
+            if broken:
+                raise ProtocolError(broken)
+            self._membership.recorded(author, about, version, peer.id, core.now)
+            if self._membership.spread:
+                self._pass_on(peer, incoming, version)
+            self._arrived(author)
+        elif verdict is Verdict.LACKING:
+            self._want(peer, author)
+        elif verdict is Verdict.BURIED and author != peer.id:
+            self.say_gone(peer, author)
+        elif verdict is Verdict.OWN:
+            own = self.about.incarnation
+            if about is not None and (about.incarnation, version) > (own, core.record.version):
+                core.drop("record-of-ours")
+        elif verdict in (Verdict.FUTURE, Verdict.FULL):
+            core.drop(f"record-{verdict}")
+
+    def say_gone(self, peer: Peer, node: NodeId) -> None:
+        """Somebody speaks of a node that is dead or has left as if it were there."""
+        known = self._membership.view.gone.get(node)
+        if known is not None and peer.speaks:
+            saying = Saying.DEAD if known.state is State.DEAD else Saying.LEFT
+            (body,) = encode_beliefs([Belief(node, known.record.incarnation, saying)])
+            self._core.urgent(peer, Frame(Kind.BELIEFS, body=body))
+
+    def send(self, peer: Peer, node: NodeId) -> None:
+        """Send a peer all that is known of another node."""
+        known = self._membership.view.present.get(node)
+        if known is None or known.version < 0 or not peer.speaks:
+            return
+        pieces = encode_record(self._core.registry.claims(node), node=node, about=known.record)
+        self._put(peer, pieces, known.version, full=True)
+
+    def _pass_on(self, source: Peer, incoming: Incoming, version: int) -> None:
+        """Tell the other watchers what was news here."""
+        author = incoming.author
+        pieces = encode_record(incoming.claims, base=incoming.base, node=author, about=incoming.about)
+        for peer in self._linked():
+            if peer is not source and peer.speaks and peer.id != author and self._membership.watches(peer.id):
+                self._put(peer, pieces, version, full=incoming.full)
+
+    def _put(self, peer: Peer, pieces: list[bytes], version: int, *, full: bool) -> None:
+        for at, piece in enumerate(pieces):
+            frame = Frame(Kind.HEARSAY, count=version, body=piece)
+            frame.full = full and at == 0
+            frame.more = at < len(pieces) - 1
+            self._core.urgent(peer, frame)
+
+    def _want(self, peer: Peer, node: NodeId) -> None:
+        """Ask for a whole record, at most once an interval."""
+        now = self._core.now
+        if not peer.speaks or now - self._wanted.get(node, -1e9) < self._core.settings.heartbeat_interval:
+            return
+        if len(self._wanted) >= MAX_WANTED:
+            self._wanted.clear()
+        self._wanted[node] = now
+        self._core.urgent(peer, Frame(Kind.WANT, body=node))
+
+    def _linked(self) -> list[Peer]:
+        return [peer for peer in self._core.peers.values() if peer.linked]
 
     def _relinked(self, peer: Peer, frame: Frame) -> None:
         """Both sides know where their publishes stand: tell what was lost with the link before."""
@@ -86,6 +219,8 @@ class Records:
         for (topic, group), count in ledger.relinked(frame.seq):
             self._core.urgent(peer, Frame(Kind.LOST, address=topic, group=group, count=count))
 
+    # -- who waits
+
     def acknowledged(self, peer: Peer, version: int) -> None:
         """A peer holds our record at this version."""
         peer.acknowledged = max(peer.acknowledged, version)
@@ -93,7 +228,7 @@ class Records:
 
     def settle(self) -> None:
         """Answer those whose claim every linked peer knows by now."""
-        known = min((peer.acknowledged for peer in self._core.peers.values()), default=self._core.record.version)
+        known = min((peer.acknowledged for peer in self._linked()), default=self._core.record.version)
         while self._syncing:
             syncing = next(iter(self._syncing.values()))
             if syncing.version > known:

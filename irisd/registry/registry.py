@@ -7,8 +7,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from irisd.model import Claim, NodeId
@@ -30,7 +29,7 @@ class Match(NamedTuple):
 
 
 class OwnRecord:
-    """The record this node authors. ``version`` rises with every change."""
+    """The claims this node makes. ``version`` rises with every change of its record."""
 
     def __init__(self) -> None:
         self.version = 0
@@ -55,71 +54,80 @@ class OwnRecord:
         self.version += 1
         return True
 
-
-@dataclass(slots=True)
-class _NodeClaims:
-    version: int = 0
-    routable: bool = True
-    claims: dict[tuple[str, str, str], Claim] = field(default_factory=dict)
+    def touch(self) -> None:
+        """Something else than a claim has changed."""
+        self.version += 1
 
 
 class Registry:
     """What all nodes of the service claim, this node's own claims included."""
 
     def __init__(self) -> None:
-        self._nodes: dict[NodeId, _NodeClaims] = {}
+        self._claims: dict[NodeId, dict[tuple[str, str, str], Claim]] = {}
+        self._routable: set[NodeId] = set()
         self._clusters: dict[str, dict[NodeId, Claim]] = {}
         self._topics: TopicIndex[tuple[NodeId, Claim]] = TopicIndex()
         self._matches: dict[str, Match] = {}
 
-    def learn(self, node: NodeId, version: int, claims: Iterable[Claim], *, full: bool = False) -> str | None:
-        """Take in claims of a node's record, which they bring to ``version``. The node is routable from here on.
+    def learn(self, node: NodeId, claims: Iterable[Claim], *, full: bool = False) -> str | None:
+        """Take in claims of a node's record.
 
         Args:
-            full: These are the first claims of a whole record: forget the others.
+            node: Whose.
+            claims: Those with members are made, those without withdrawn.
+            full: They are all: forget the others.
 
         Returns:
             None, or the rule that was broken.
         """
-        held = self._nodes.setdefault(node, _NodeClaims())
+        held = self._claims.setdefault(node, {})
         if full:
-            self.forget(node)
-            held = self._nodes[node] = _NodeClaims()
+            self._withdraw_all(node)
+            held.clear()
         for claim in claims:
-            before = held.claims.pop(claim.key, None)
+            before = held.pop(claim.key, None)
             if before is not None:
                 self._withdraw(node, before)
             if claim.members:
-                if len(held.claims) >= MAX_CLAIMS:
+                if len(held) >= MAX_CLAIMS:
                     return f"record: more than {MAX_CLAIMS} claims"
-                held.claims[claim.key] = claim
+                held[claim.key] = claim
                 self._enter(node, claim)
-        held.version = version
+        if not held:
+            del self._claims[node]
         return None
 
-    def version(self, node: NodeId) -> int:
-        """The version of a node's record held here; 0 if none is."""
-        held = self._nodes.get(node)
-        return held.version if held else 0
+    def claims(self, node: NodeId) -> Collection[Claim]:
+        """What a node claims. Not to be changed."""
+        return self._claims.get(node, {}).values()
 
-    def unreachable(self, node: NodeId) -> None:
-        """A node cannot be reached: nothing is routed there, what its subscribers miss can still be counted."""
-        held = self._nodes.get(node)
-        if held is None or not held.routable:
+    def is_routable(self, node: NodeId) -> bool:
+        """Whether messages may be sent to a node."""
+        return node in self._routable
+
+    def routable(self, node: NodeId, routable: bool) -> None:
+        """Say whether a node can be reached.
+
+        Nothing is routed to one that cannot; what its subscribers miss can still be counted.
+        """
+        if routable == (node in self._routable):
             return
-        held.routable = False
-        for claim in held.claims.values():
-            if claim.cluster:
+        clusters = [claim for claim in self.claims(node) if claim.cluster]
+        if routable:
+            self._routable.add(node)
+            for claim in clusters:
+                self._clusters.setdefault(claim.cluster, {})[node] = claim
+        else:
+            for claim in clusters:
                 self._withdraw(node, claim)
+            self._routable.discard(node)
         self._matches.clear()
 
     def forget(self, node: NodeId) -> None:
         """Drop a node and all it claimed."""
-        held = self._nodes.pop(node, None)
-        if held is not None:
-            for claim in held.claims.values():
-                if held.routable or claim.topic:
-                    self._withdraw(node, claim)
+        self._withdraw_all(node)
+        self._claims.pop(node, None)
+        self._routable.discard(node)
 
     def serving(self, cluster: str) -> dict[NodeId, Claim]:
         """The routable nodes that have members of a cluster, and their claims. Not to be changed."""
@@ -141,28 +149,32 @@ class Registry:
     def topics(self) -> dict[tuple[str, str], dict[NodeId, int]]:
         """Every (filter, group), with the nodes that subscribe and how many subscribers each has."""
         topics: dict[tuple[str, str], dict[NodeId, int]] = {}
-        for node, held in self._nodes.items():
-            for claim in held.claims.values():
+        for node, held in self._claims.items():
+            for claim in held.values():
                 if claim.topic:
                     topics.setdefault((claim.topic, claim.group), {})[node] = claim.members
         return topics
 
     def _enter(self, node: NodeId, claim: Claim) -> None:
-        if claim.cluster:
-            self._clusters.setdefault(claim.cluster, {})[node] = claim
-        else:
+        if claim.topic:
             self._topics.add(claim.topic, (node, claim))
             self._matches.clear()
+        elif node in self._routable:
+            self._clusters.setdefault(claim.cluster, {})[node] = claim
+
+    def _withdraw_all(self, node: NodeId) -> None:
+        for claim in self.claims(node):
+            self._withdraw(node, claim)
 
     def _withdraw(self, node: NodeId, claim: Claim) -> None:
-        if claim.cluster:
+        if claim.topic:
+            self._topics.remove(claim.topic, (node, claim))
+            self._matches.clear()
+        elif node in self._routable:
             nodes = self._clusters[claim.cluster]
             del nodes[node]
             if not nodes:
                 del self._clusters[claim.cluster]
-        else:
-            self._topics.remove(claim.topic, (node, claim))
-            self._matches.clear()
 
     def _add_up(self, topic: str) -> Match:
         everyone: dict[NodeId, None] = {}
@@ -170,7 +182,7 @@ class Registry:
         unreachable: dict[tuple[NodeId, str], None] = {}
         missed: dict[str, NodeId] = {}  # one node for each group: one of its members would have had them
         for node, claim in self._topics.match(topic):
-            if not self._nodes[node].routable:
+            if node not in self._routable:
                 if claim.group:
                     missed.setdefault(claim.group, node)
                 else:

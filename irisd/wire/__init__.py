@@ -14,17 +14,39 @@ from irisd.wire.frames import (
     encode_parts,
 )
 from irisd.wire.protobuf import WireError
-from irisd.wire.records import PIECE_BYTES, decode_claims, encode_claims
+from irisd.wire.records import PIECE_BYTES, RecordPiece, decode_record, encode_claims, encode_record
+from irisd.wire.views import (
+    Belief,
+    Held,
+    Saying,
+    decode_beliefs,
+    decode_view,
+    decode_want,
+    encode_beliefs,
+    encode_view,
+    encode_want,
+)
 
 __all__ = [
     "PIECE_BYTES",
+    "Belief",
+    "Held",
+    "RecordPiece",
+    "Saying",
     "WireError",
     "decode_batch",
-    "decode_claims",
+    "decode_beliefs",
     "decode_frame",
+    "decode_record",
     "decode_slices",
+    "decode_view",
+    "decode_want",
     "encode_batch",
+    "encode_beliefs",
     "encode_claims",
     "encode_frame",
     "encode_parts",
+    "encode_record",
+    "encode_view",
+    "encode_want",
 ]

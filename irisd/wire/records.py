@@ -1,6 +1,9 @@
-"""Claims of a registry record <-> bytes (pure): the body of a RECORD frame.
+"""Registry records <-> bytes (pure): the bodies of RECORD and HEARSAY frames.
 
-The body is a protobuf message with ``repeated Claim claims = 1`` and, in a
+The body is a protobuf message: ``repeated Claim claims = 1``, then what the
+claims belong to: 2 the node's id (HEARSAY only), 4 the version they build on,
+and, when they have changed or the record is whole, what the node says of
+itself: 3 incarnation, 5 name, 6 cloud, 7 release, 8 addresses, 9 draining. In a
 Claim: 1 members, 2 cluster, 3 patterns, 4 topic, 5 group. A claim with no
 members withdraws the one with the same names.
 """
@@ -8,16 +11,105 @@ members withdraws the one with the same names.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
-from irisd.model import Claim, KiB
+from irisd.model import Claim, KiB, NodeId, NodeRecord
 from irisd.wire.protobuf import WireError, read_length, read_varint, skip, varint
 
 PIECE_BYTES = 16 * KiB
 """A record travels in bodies of about this size, so that no piece holds up the link."""
 
+MAX_ADDRESSES = 16
+MAX_TEXT = 255
+"""Bytes of a name, a cloud, a release, an address."""
+MAX_INCARNATION = 1 << 62
+
 _NUMBERS = {0x08: "members", 0x18: "patterns"}
 _STRINGS = {0x12: "cluster", 0x22: "topic", 0x2A: "group"}
+_ABOUT = {0x2A: "name", 0x32: "cloud", 0x3A: "release"}
+
+
+class RecordPiece(NamedTuple):
+    """What one body says."""
+
+    claims: list[Claim]
+    node: NodeId
+    """Whose record; empty: the sender's own."""
+    base: int
+    """The version these claims build on."""
+    about: NodeRecord | None
+    """What the node says of itself, with an empty id where ``node`` is; None: as before."""
+
+
+def encode_record(
+    claims: Iterable[Claim], *, base: int = 0, node: NodeId = b"", about: NodeRecord | None = None
+) -> list[bytes]:
+    """Encode a record, or a change of one, as one or more bodies; the first says what it is."""
+    pieces = encode_claims(claims)
+    head = b"\x12\x10" + node if node else b""
+    head += b"\x20" + varint(base)
+    if about is not None:
+        head += b"\x18" + varint(about.incarnation)
+        texts = [(b"\x2a", about.name), (b"\x32", about.cloud), (b"\x3a", about.release)]
+        for tag, text in (*texts, *((b"\x42", address) for address in about.addresses[:MAX_ADDRESSES])):
+            raw = text.encode()[:MAX_TEXT]
+            head += tag + varint(len(raw)) + raw
+        if about.draining:
+            head += b"\x48\x01"
+    pieces[0] = head + pieces[0]
+    return pieces
+
+
+def decode_record(body: bytes) -> RecordPiece:
+    """Decode the body of a RECORD or HEARSAY frame.
+
+    Raises:
+        WireError: It is malformed, or something is longer than it may be.
+    """
+    claims: list[Claim] = []
+    node, base, incarnation = b"", 0, 0
+    about: dict[str, Any] = {}
+    addresses: list[str] = []
+    at, end = 0, len(body)
+    while at < end:
+        tag, at = read_varint(body, at, end)
+        if tag == 0x0A:
+            start, at = read_length(body, at, end)
+            claims.append(_decode_claim(body, start, at))
+        elif tag == 0x20:
+            base, at = read_varint(body, at, end)
+        elif tag == 0x18:
+            incarnation, at = read_varint(body, at, end)
+        elif tag == 0x48:
+            draining, at = read_varint(body, at, end)
+            about["draining"] = bool(draining)
+        elif tag == 0x12:
+            start, at = read_length(body, at, end)
+            node = bytes(body[start:at])
+        elif tag in _ABOUT or tag == 0x42:
+            start, at = read_length(body, at, end)
+            text = _text(body, start, at)
+            if tag == 0x42:
+                addresses.append(text)
+            else:
+                about[_ABOUT[tag]] = text
+        else:
+            at = skip(body, at, end, tag & 7)
+    if node and len(node) != 16:
+        raise WireError(f"record: a node id of {len(node)} bytes")
+    if incarnation > MAX_INCARNATION or len(addresses) > MAX_ADDRESSES:
+        raise WireError(f"record: incarnation {incarnation}, {len(addresses)} addresses")
+    said = NodeRecord(node, incarnation, addresses=tuple(addresses), **about) if incarnation else None
+    return RecordPiece(claims, node, base, said)
+
+
+def _text(body: bytes, start: int, end: int) -> str:
+    if end - start > MAX_TEXT:
+        raise WireError(f"record: a text of {end - start} bytes, at most {MAX_TEXT}")
+    try:
+        return str(body[start:end], "utf-8")
+    except UnicodeDecodeError:
+        raise WireError("record: a text is not UTF-8") from None
 
 
 def encode_claims(claims: Iterable[Claim]) -> list[bytes]:
@@ -38,24 +130,6 @@ def encode_claims(claims: Iterable[Claim]) -> list[bytes]:
         size += len(raw)
     pieces.append(b"".join(piece))
     return pieces
-
-
-def decode_claims(body: bytes) -> list[Claim]:
-    """Decode the body of a RECORD frame.
-
-    Raises:
-        WireError: It is malformed.
-    """
-    claims = []
-    at, end = 0, len(body)
-    while at < end:
-        tag, at = read_varint(body, at, end)
-        if tag == 0x0A:
-            start, at = read_length(body, at, end)
-            claims.append(_decode_claim(body, start, at))
-        else:
-            at = skip(body, at, end, tag & 7)
-    return claims
 
 
 def _decode_claim(body: bytes, at: int, end: int) -> Claim:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from irisd.model import Claim, Frame, Kind
-from irisd.wire import WireError, decode_batch, decode_claims, decode_frame, encode_batch, encode_claims, encode_frame
+from irisd.wire import WireError, decode_batch, decode_frame, decode_record, encode_batch, encode_claims, encode_frame
 from irisd.wire.protobuf import varint
 from tests.vectors.wire.golden import golden
 
@@ -98,11 +98,11 @@ def test_a_batch_or_the_documented_error(raw: bytes):
 @given(BYTES)
 def test_claims_or_the_documented_error(raw: bytes):
     try:
-        claims = decode_claims(raw)
+        claims = decode_record(raw).claims
     except WireError as error:
         assert str(error)
     else:
-        assert decode_claims(b"".join(encode_claims(claims))) == claims
+        assert decode_record(b"".join(encode_claims(claims))).claims == claims
 
 
 @given(BYTES, BYTES, BYTES)
@@ -134,7 +134,7 @@ def test_every_truncation_is_shorter_or_refused(batch: list[Frame], data: st.Dat
 
 @given(st.lists(CLAIMS, max_size=20))
 def test_claims_come_back(claims: list[Claim]):
-    assert [claim for piece in encode_claims(claims) for claim in decode_claims(piece)] == claims
+    assert [claim for piece in encode_claims(claims) for claim in decode_record(piece).claims] == claims
 
 
 @pytest.mark.parametrize(

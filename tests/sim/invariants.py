@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from irisd.flow.ledger import ACK_EVERY
 from irisd.flow.outbox import FRAME_COST, REPLIES, REQUESTS, Outbox
+from irisd.model import State
 from irisd.node import Node
 from irisd.node.endpoints import App, Endpoint
 from irisd.node.tunnels import DATA_COST, MAX_WINDOW
@@ -96,7 +97,7 @@ def check_quiet(world: World, node: Node) -> None:
                 left[f"{who}: slots of {member.cluster}"] = member.outstanding
     for peer in core.peers.values():
         left[f"{name} towards {peer.info.name}: outstanding"] = peer.outstanding
-        left[f"{name} towards {peer.info.name}: pieces"] = peer.pieces
+        left[f"{name} towards {peer.info.name}: pieces"] = peer.incoming
         unacknowledged = core.ledgers[peer.id].unacknowledged
         left[f"{name} towards {peer.info.name}: unacknowledged"] = unacknowledged >= ACK_EVERY
         left[f"{name} towards {peer.info.name}: losses"] = core.ledgers[peer.id]._lost
@@ -114,12 +115,19 @@ def check_quiet(world: World, node: Node) -> None:
 
 
 def check_agreement(world: World) -> None:
-    """Every node holds of every other what that one says of itself."""
+    """Every node holds of every other what that one says of itself, and believes the same of everybody."""
     alive = world.alive()
+    there = {daemon.id for daemon in alive}
     for daemon in alive:
+        core, membership = daemon.node.core, daemon.node.membership
         for other in alive:
-            held = daemon.node.core.registry._nodes.get(other.id)
+            believed = core.registry._claims.get(other.id, {})
             said = {claim.key: claim for claim in other.node.core.record.claims()}
-            believed = held.claims if held else {}
             world.require(believed == said, f"{daemon} believes {believed} of {other}, which says {said}")
-            world.require(not said or (held and held.routable), f"{daemon} cannot reach {other}")
+            world.require(core.registry.is_routable(other.id), f"{daemon} cannot reach {other}")
+            world.require(membership.state(other.id) is State.ALIVE, f"{daemon} does not believe that {other} lives")
+        present = membership.view.present.keys()
+        world.require(present == there, f"{daemon} knows of {len(present)} nodes, there are {len(there)}")
+        same = membership.view.digest == alive[0].node.membership.view.digest
+        world.require(same, f"{daemon} and {alive[0]} have different digests")
+        world.require(not membership.beliefs.suspicions, f"{daemon} suspects somebody")

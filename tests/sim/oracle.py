@@ -158,8 +158,7 @@ class Oracle:
         for subscription in self.subscriptions:
             if matches(subscription.filter, topic):
                 home = subscription.app.daemon
-                held = registry._nodes.get(home.id)
-                known = held is not None and ("", subscription.filter, subscription.group) in held.claims
+                known = ("", subscription.filter, subscription.group) in registry._claims.get(home.id, {})
                 if home is daemon or known:
                     subscription.expected += messages
                     subscription.expected_of[str(daemon)] += messages

@@ -12,8 +12,8 @@ from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, NoReturn
 
-from irisd.effects import Detach, Effect, Unlink, Wake
-from irisd.model import Destination, Frame, KiB, Kind, MiB, NodeId, PeerInfo
+from irisd.effects import Buffer, Cause, Control, Detach, Effect, Unlink, Wake
+from irisd.model import FEATURES, Destination, Frame, KiB, Kind, MiB, NodeId, PeerInfo
 from irisd.node import Node, NodeIdentity, NodeSettings
 from irisd.wire import decode_batch, decode_frame, encode_batch, encode_frame
 from tests.sim.invariants import check_bounds
@@ -147,6 +147,7 @@ class Daemon:
         self.crashed = False
         self.apps: dict[int, App] = {}
         self.pipes: dict[Destination, Pipe] = {}
+        self.controls: dict[NodeId, ControlPipe] = {}
         self.quiet_since: float | None = None  # once it drains
         self._attachments = count(1)
         self._timer = float("inf")
@@ -163,6 +164,12 @@ class Daemon:
                 pipe = self.pipes.get(effect.destination)
                 if pipe is not None:
                     pipe.wake()
+            elif isinstance(effect, Control):
+                control = self.controls.get(effect.peer)
+                if control is not None:
+                    control.send(effect.parts)
+            elif isinstance(effect, Unlink) and effect.cause is Cause.SILENT:
+                world.at(0.0, lambda node=effect.peer: self.give_up(node))  # type: ignore[misc]
             elif isinstance(effect, Detach | Unlink):
                 world.fail(f"{self} says somebody broke the rules: {effect}")
         deadline = self.node.next_deadline()
@@ -200,15 +207,28 @@ class Daemon:
 
     # -- peers
 
-    def linked(self, far: Daemon, pipe: Pipe) -> None:
+    def linked(self, far: Daemon, pipe: Pipe, control: ControlPipe, *, dialled: bool) -> None:
         if self.alive:
             self.pipes[far.id] = pipe
-            self.apply(self.node.link_up(PeerInfo(far.id, far.name), self.world.now))
+            self.controls[far.id] = control
+            info = PeerInfo(far.id, far.name, features=FEATURES)
+            self.apply(self.node.link_up(info, self.world.now, dialled=dialled))
+
+    def control_received(self, far: NodeId, message: bytes) -> None:
+        if self.alive:
+            self.apply(self.node.control_received(far, [message], self.world.now))
+
+    def give_up(self, node: NodeId) -> None:
+        """The node has heard nothing over this link for too long."""
+        link = self.world.links.get(frozenset((self.id, node)))
+        if self.alive and link is not None:
+            self.world.cut(*link.ends)
 
     def lost(self, far: Daemon, *, left: bool = False) -> None:
         """The link to ``far`` has ended, unless there is a newer one already."""
         if self.alive and not self.world.linked(self, far):
             self.pipes.pop(far.id, None)
+            self.controls.pop(far.id, None)
             self.apply(self.node.link_down(far.id, "sim", self.world.now, left=left))
 
     def from_peer(self, far: NodeId, raws: list[bytes]) -> None:
@@ -259,22 +279,46 @@ class Link:
         rate = world.random.choice([float("inf"), 1e8, 2e6])
         limit = world.random.choice([8 * KiB, 64 * KiB, MiB])
         settled = world.now + world.random.uniform(0, 0.005)
-        self.pipes = []
+        self.ends = (one, other)
+        self.pipes: list[Pipe | ControlPipe] = []
+        pipes = []
         for end, far in ((one, other), (other, one)):
             pipe = Pipe(end, far.id, latency, rate, limit, lambda raws, e=end, f=far: f.from_peer(e.id, raws))  # type: ignore[misc]
             pipe.not_before = settled
-            self.pipes.append(pipe)
-        world.at(0.0, lambda: self._up(one, other, self.pipes[0]))
-        world.at_time(settled, lambda: self._up(other, one, self.pipes[1]))
+            pipes.append(pipe)
+        controls = [ControlPipe(one, other, latency, settled), ControlPipe(other, one, latency, settled)]
+        self.pipes = [*pipes, *controls]
+        world.at(0.0, lambda: self._up(one, other, pipes[0], controls[0], dialled=True))
+        world.at_time(settled, lambda: self._up(other, one, pipes[1], controls[1], dialled=False))
 
     @staticmethod
-    def _up(end: Daemon, far: Daemon, pipe: Pipe) -> None:
+    def _up(end: Daemon, far: Daemon, pipe: Pipe, control: ControlPipe, *, dialled: bool) -> None:
         if not pipe.closed:
-            end.linked(far, pipe)
+            end.linked(far, pipe, control, dialled=dialled)
 
     def close(self) -> None:
         for pipe in self.pipes:
             pipe.closed = True
+
+
+class ControlPipe:
+    """One direction of a link's control connection: small messages, in order."""
+
+    def __init__(self, source: Daemon, far: Daemon, latency: float, not_before: float) -> None:
+        self._source = source
+        self._far = far
+        self._latency = latency
+        self._not_before = not_before
+        self.closed = False
+
+    def send(self, parts: tuple[Buffer, ...]) -> None:
+        world = self._source.world
+        message = b"".join(parts)
+        world.at_time(max(self._not_before, world.now) + self._latency, lambda: self._arrive(message))
+
+    def _arrive(self, message: bytes) -> None:
+        if not self.closed:
+            self._far.control_received(self._source.id, message)
 
 
 class Pipe:

@@ -57,7 +57,12 @@ class Place:
         return [crossed(frame) for frame in self.node.take(whom, limit, self.now)]
 
     def wait(self, seconds: float) -> None:
-        self.now += seconds
+        """Let time pass, and everything happen in its time."""
+        until = self.now + seconds
+        while (deadline := self.node.next_deadline()) is not None and deadline <= until:
+            self.now = max(self.now, deadline)
+            self._do(self.node.on_deadline(self.now))
+        self.now = until
         self._do(self.node.on_deadline(self.now))
 
     def gone(self, app: int) -> None:

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from irisd.model import Claim, Frame, Kind, MiB
+from irisd.model import Claim, Frame, Kind, MiB, NodeRecord
 from irisd.registry import registry as registry_module
-from irisd.wire import encode_claims
+from irisd.wire import decode_record, encode_claims
 from tests.unit.node.house import Place, carry, join, kinds, link, only, pair, publish, pump, request, subscribe
 
 
@@ -31,7 +31,9 @@ def test_a_new_link_tells_everything():
     place.link_up(PEER)
     frame = only(place.hear(PEER))
     assert (frame.kind, frame.full, frame.more, frame.count) == (Kind.RECORD, True, False, 2)
-    assert frame.body == b"".join(encode_claims([Claim(1, cluster="db", patterns=31), Claim(1, topic="t")]))
+    said = decode_record(frame.body)
+    assert said.claims == [Claim(1, cluster="db", patterns=31), Claim(1, topic="t")]
+    assert said.about == NodeRecord(b"", 1, "n1", "paris", "1.0")
 
 
 def test_changes_are_told_at_once_and_acknowledged():
@@ -70,7 +72,7 @@ def test_churn_behind_a_stalled_link_costs_little():
     assert near.node.core.peers[far.id].outbox.urgent_bytes < 200_000
     pump(near, far)
     assert far.node.core.registry.clusters() == []
-    assert far.node.core.registry.version(near.id) == near.node.core.record.version
+    assert far.node.membership.view.present[near.id].version == near.node.core.record.version
 
 
 def test_a_long_record_comes_in_pieces_and_counts_as_a_whole():

@@ -13,6 +13,13 @@ ORDERS = Claim(1, topic="orders.*")
 GROUP = Claim(3, topic="orders.>", group="billing")
 
 
+def reachable() -> Registry:
+    registry = Registry()
+    for node in (A, B, C):
+        registry.routable(node, True)
+    return registry
+
+
 def test_own_record_counts_changes():
     own = OwnRecord()
     assert own.set(DB)
@@ -28,90 +35,91 @@ def test_own_record_counts_changes():
 
 
 def test_who_serves():
-    registry = Registry()
+    registry = reachable()
     assert registry.serving("db") == {}
-    registry.learn(A, 1, [DB])
-    registry.learn(B, 1, [Claim(1, cluster="db", patterns=2)])
+    registry.learn(A, [DB])
+    registry.learn(B, [Claim(1, cluster="db", patterns=2)])
     assert registry.serving("db") == {A: DB, B: Claim(1, cluster="db", patterns=2)}
     assert registry.clusters() == [("db", registry.serving("db"))]
-    registry.learn(A, 2, [Claim(0, cluster="db")])
+    registry.learn(A, [Claim(0, cluster="db")])
     assert list(registry.serving("db")) == [B]
-    registry.learn(B, 2, [Claim(0, cluster="db"), Claim(0, cluster="unknown")])
+    registry.learn(B, [Claim(0, cluster="db"), Claim(0, cluster="unknown")])
     assert registry.clusters() == []
-    assert (registry.version(A), registry.version(C)) == (2, 0)
 
 
 def test_a_changed_claim_replaces():
-    registry = Registry()
-    registry.learn(A, 1, [DB])
-    registry.learn(A, 2, [Claim(5, cluster="db", patterns=31)])
+    registry = reachable()
+    registry.learn(A, [DB])
+    registry.learn(A, [Claim(5, cluster="db", patterns=31)])
     assert registry.serving("db")[A].members == 5
 
 
 def test_a_whole_record_forgets_what_was_held():
-    registry = Registry()
-    registry.learn(A, 5, [DB, ORDERS])
+    registry = reachable()
+    registry.learn(A, [DB, ORDERS])
     assert registry.match("orders.x").everyone == (A,)
-    registry.learn(A, 1, [Claim(1, cluster="web")], full=True)
+    registry.learn(A, [Claim(1, cluster="web")], full=True)
     assert registry.serving("db") == {}
     assert list(registry.serving("web")) == [A]
     assert registry.match("orders.x") == Match((), {}, ())
 
 
 def test_where_a_topic_goes():
-    registry = Registry()
-    registry.learn(A, 1, [ORDERS, GROUP])
-    registry.learn(B, 1, [GROUP, Claim(1, topic="orders.x", group="audit")])
-    registry.learn(C, 1, [Claim(1, topic=">"), Claim(1, topic="orders.x")])
+    registry = reachable()
+    registry.learn(A, [ORDERS, GROUP])
+    registry.learn(B, [GROUP, Claim(1, topic="orders.x", group="audit")])
+    registry.learn(C, [Claim(1, topic=">"), Claim(1, topic="orders.x")])
     match = registry.match("orders.x")
     assert sorted(match.everyone) == [A, C]  # each node once, whatever the number of filters
     assert match.groups == {"billing": {A: 3, B: 3}, "audit": {B: 1}}
     assert match.unreachable == ()
     assert registry.match("other").everyone == (C,)
     assert registry.match("orders.x") is match  # remembered
-    registry.learn(C, 2, [Claim(0, topic=">")])
+    registry.learn(C, [Claim(0, topic=">")])
     assert registry.match("orders.x") is not match
 
 
 def test_a_group_with_two_filters_is_weighed_once():
-    registry = Registry()
-    registry.learn(A, 1, [Claim(2, topic="o.*", group="g"), Claim(3, topic="o.x", group="g")])
+    registry = reachable()
+    registry.learn(A, [Claim(2, topic="o.*", group="g"), Claim(3, topic="o.x", group="g")])
     assert registry.match("o.x").groups == {"g": {A: 3}}
 
 
 def test_an_unreachable_node_serves_nothing_but_its_losses_count():
-    registry = Registry()
-    registry.learn(A, 1, [DB, ORDERS, GROUP])
-    registry.learn(B, 1, [GROUP])
-    registry.unreachable(A)
-    registry.unreachable(A)
-    registry.unreachable(C)
+    registry = reachable()
+    registry.learn(A, [DB, ORDERS, GROUP])
+    registry.learn(B, [GROUP])
+    registry.routable(A, False)
+    registry.routable(A, False)
+    registry.routable(C, False)
     assert registry.serving("db") == {}
     match = registry.match("orders.x")
     assert match.everyone == ()
     assert match.groups == {"billing": {B: 3}}  # the group has somebody else: nothing is lost for it
     assert match.unreachable == ((A, ""),)
-    registry.unreachable(B)
+    registry.routable(B, False)
     # one member of the group would have had it: it is lost once
     assert registry.match("orders.x").unreachable == ((A, ""), (A, "billing"))
 
 
 def test_an_unreachable_node_comes_back_with_its_whole_record():
-    registry = Registry()
-    registry.learn(A, 1, [DB, ORDERS])
-    registry.unreachable(A)
-    registry.learn(A, 2, [DB], full=True)
+    registry = reachable()
+    registry.learn(A, [DB, ORDERS])
+    registry.routable(A, False)
+    registry.learn(A, [DB], full=True)
+    assert registry.serving("db") == {}
+    registry.routable(A, True)
     assert list(registry.serving("db")) == [A]
     assert registry.match("orders.x") == Match((), {}, ())
 
 
 @pytest.mark.parametrize("cut_first", [False, True])
 def test_forgetting_a_node(cut_first: bool):
-    registry = Registry()
-    registry.learn(A, 1, [DB, ORDERS])
-    registry.learn(B, 1, [DB])
+    registry = reachable()
+    registry.learn(A, [DB, ORDERS])
+    registry.learn(B, [DB])
     if cut_first:
-        registry.unreachable(A)
+        registry.routable(A, False)
     registry.forget(A)
     registry.forget(A)
     assert list(registry.serving("db")) == [B]
@@ -120,18 +128,18 @@ def test_forgetting_a_node(cut_first: bool):
 
 
 def test_topics_are_listed_with_their_nodes():
-    registry = Registry()
-    registry.learn(A, 1, [ORDERS, GROUP, DB])
-    registry.learn(B, 1, [ORDERS])
+    registry = reachable()
+    registry.learn(A, [ORDERS, GROUP, DB])
+    registry.learn(B, [ORDERS])
     assert registry.topics() == {("orders.*", ""): {A: 1, B: 1}, ("orders.>", "billing"): {A: 3}}
 
 
 def test_claims_are_bounded(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "MAX_CLAIMS", 10)
-    registry = Registry()
-    assert registry.learn(A, 1, [Claim(1, cluster=f"c{n}") for n in range(10)]) is None
-    assert registry.learn(A, 2, [Claim(2, cluster="c0")]) is None
-    broken = registry.learn(A, 3, [Claim(1, cluster="c10")])
+    registry = reachable()
+    assert registry.learn(A, [Claim(1, cluster=f"c{n}") for n in range(10)]) is None
+    assert registry.learn(A, [Claim(2, cluster="c0")]) is None
+    broken = registry.learn(A, [Claim(1, cluster="c10")])
     assert broken is not None
     assert "more than 10" in broken
     registry.forget(A)
@@ -139,7 +147,7 @@ def test_claims_are_bounded(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_remembered_matches_are_bounded():
-    registry = Registry()
+    registry = reachable()
     for n in range(2 * MAX_REMEMBERED):
         registry.match(f"t{n}")
         assert len(registry._matches) <= MAX_REMEMBERED

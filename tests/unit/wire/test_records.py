@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from irisd.model import Claim
-from irisd.wire import PIECE_BYTES, WireError, decode_claims, encode_claims
+from irisd.wire import PIECE_BYTES, WireError, decode_record, encode_claims
 from tests.vectors.wire.golden import golden
 
 GOLDEN = golden("claims.")
@@ -15,15 +15,19 @@ CLAIMS = {
 }
 
 
+def claims_of(raw: bytes) -> list[Claim]:
+    return decode_record(raw).claims
+
+
 @pytest.mark.parametrize("name", CLAIMS)
 def test_golden_bytes_both_ways(name: str):
     assert encode_claims([CLAIMS[name]]) == [GOLDEN[name]]
-    assert decode_claims(GOLDEN[name]) == [CLAIMS[name]]
+    assert claims_of(GOLDEN[name]) == [CLAIMS[name]]
 
 
 def test_no_claims_are_one_empty_piece():
     assert encode_claims([]) == [b""]
-    assert decode_claims(b"") == []
+    assert claims_of(b"") == []
 
 
 def test_pieces_stay_small_and_join_to_the_whole():
@@ -32,17 +36,17 @@ def test_pieces_stay_small_and_join_to_the_whole():
     assert len(pieces) > 5
     assert all(0 < len(piece) < PIECE_BYTES + 8 * len(claims) for piece in pieces)
     assert max(map(len, pieces)) < PIECE_BYTES * 1.25
-    assert [claim for piece in pieces for claim in decode_claims(piece)] == claims
-    assert decode_claims(b"".join(pieces)) == claims
+    assert [claim for piece in pieces for claim in claims_of(piece)] == claims
+    assert claims_of(b"".join(pieces)) == claims
 
 
 def test_one_claim_longer_than_a_piece_travels_alone():
     long = Claim(1, topic="x" * (PIECE_BYTES + 1))
-    assert [len(decode_claims(piece)) for piece in encode_claims([long, CLAIMS["claims.group"]])] == [1, 1]
+    assert [len(claims_of(piece)) for piece in encode_claims([long, CLAIMS["claims.group"]])] == [1, 1]
 
 
 def test_fields_of_the_future_are_skipped():
-    assert decode_claims(b"\x10\x01" + b"\x0a\x0b\x08\x02\x18\x1f\x12\x02db\x98\x06\x01") == [CLAIMS["claims.cluster"]]
+    assert claims_of(b"\x10\x01" + b"\x0a\x0b\x08\x02\x18\x1f\x12\x02db\x98\x06\x01") == [CLAIMS["claims.cluster"]]
 
 
 @pytest.mark.parametrize(
@@ -58,4 +62,4 @@ def test_fields_of_the_future_are_skipped():
 )
 def test_bad_bytes_are_refused(raw: bytes, rule: str):
     with pytest.raises(WireError, match=rule):
-        decode_claims(raw)
+        claims_of(raw)
