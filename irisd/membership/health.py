@@ -42,7 +42,7 @@ class Health:
         return 1.0 + self.score / 4
 
     def on_time(self, expected: float, now: float) -> None:
-        """Something that was due at ``expected`` is done now."""
+        """Something that was due at ``expected`` is done now; early is on time."""
         late = now - expected
         if late > self._tolerance:
             self._asleep += late

@@ -144,7 +144,7 @@ class Membership:
         if dialled is None:
             self.beliefs.unwatched.add(node)
         else:
-            self.heart.link_up(node, asks=dialled, speaks=speaks, now=now, awake=self.health.awake(now))
+            self.heart.link_up(node, asks=dialled, speaks=speaks, now=now, awake=self._awake(now))
             self._arm(now)
         known = self.view.known(node)
         if known is not None and known.state >= State.DEAD and speaks:
@@ -174,14 +174,14 @@ class Membership:
         if left:
             self.beliefs.bury(node, State.LEFT, reason, now)
         else:
-            self.beliefs.suspect(node, self.health.awake(now), reason, now)
+            self.beliefs.suspect(node, self._awake(now), reason, now)
             self._arm(now)
 
     def heard(self, node: NodeId, now: float) -> None:
         """Frames came over a link."""
         pulse = self.heart.pulses.get(node)
         if pulse is not None:
-            pulse.hear(self.health.awake(now))
+            pulse.hear(self._awake(now))
         if node in self.beliefs.suspicions:
             self.beliefs.hear(node, now, "heard")
 
@@ -194,7 +194,7 @@ class Membership:
         pulse = self.heart.pulses.get(node)
         if pulse is None:
             return
-        heard = self.heart.received(node, message, now, self.health.awake(now))
+        heard = self.heart.received(node, message, now, self._awake(now))
         if heard is None:
             return
         self.beliefs.hear(node, now, "heard")
@@ -214,7 +214,7 @@ class Membership:
         """Ask a peer now, if this side asks."""
         pulse = self.heart.pulses.get(node)
         if pulse is not None and pulse.asks:
-            self.heart.ask([node], now, self.health.awake(now))
+            self.heart.ask([node], now, self._awake(now))
 
     # -- records
 
@@ -237,7 +237,7 @@ class Membership:
         refuted = about is not None and about.incarnation > known.record.incarnation
         self.view.update(known, about or known.record, version)
         if refuted and node in self.beliefs.suspicions:
-            self.beliefs.vouched(node, by, self.health.awake(now), now)
+            self.beliefs.vouched(node, by, self._awake(now), now)
 
     def own_recorded(self, record: NodeRecord, version: int) -> None:
         """This node's own record has changed."""
@@ -273,15 +273,15 @@ class Membership:
             known.state = State.LEFT
             return
         pulse = self.heart.pulses.get(node)
-        awake = self.health.awake(now)
-        if state is State.DEAD and pulse is not None and awake - pulse.heard < 2 * pulse.interval:
+        awake = self._awake(now)
+        if state is State.DEAD and pulse is not None and pulse.age(awake) < 2 * pulse.interval:
             # This node hears it: let it refute, for all who believe otherwise.
             self._port.tell([node], [Belief(node, known.record.incarnation, Saying.DEAD)])
             return
         self.beliefs.bury(node, state, f"said by {self.beliefs.name(sender)}", now, sender)
 
     def _told_heard(self, sender: NodeId, node: NodeId, belief: Belief, now: float) -> None:
-        awake = self.health.awake(now)
+        awake = self._awake(now)
         suspicion = self.beliefs.suspicions.get(node)
         if belief.saying == Saying.HEARD:
             if suspicion is not None:
@@ -292,8 +292,8 @@ class Membership:
         if belief.saying != Saying.ASK:
             return
         pulse = self.heart.pulses.get(node)
-        if pulse is not None and awake - pulse.heard <= FRESH * pulse.interval:
-            self._vouch([sender], node, awake - pulse.heard)
+        if pulse is not None and pulse.age(awake) <= FRESH * pulse.interval:
+            self._vouch([sender], node, pulse.age(awake))
             return
         if pulse is not None and pulse.asks and len(pulse.curious) < MAX_CURIOUS:
             pulse.curious[sender] = None
@@ -315,8 +315,7 @@ class Membership:
         """Ask, look for silence, decide. Early calls do nothing."""
         if now < self._next_check:
             return
-        self.health.on_time(self._next_check, now)
-        awake = self.health.awake(now)
+        awake = self._awake(now)
         interval = self._settings.interval
         if now >= self._next_round:
             if self.heart.round(now, awake):
@@ -331,6 +330,13 @@ class Membership:
             self._pursue(node, suspicion, now, awake, stretch)
         self._next_check = math.inf
         self._arm(now)
+
+    def _awake(self, now: float) -> float:
+        """Now, on the clock that stands still while this node is held up; it finds that out by checks that are late."""
+        if now > self._next_check:
+            self.health.on_time(self._next_check, now)
+            self._next_check = now
+        return self.health.awake(now)
 
     def _arm(self, now: float) -> None:
         if len(self.view.present) - 1 <= len(self.beliefs.unwatched):

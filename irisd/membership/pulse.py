@@ -52,6 +52,10 @@ class Pulse:
         if self.asked_at is None:
             self.asked_at = awake
 
+    def age(self, awake: float) -> float:
+        """Seconds since anything last came."""
+        return max(0.0, awake - self.heard)
+
     def silence(self, awake: float) -> float:
         """Seconds for which something is due that did not come."""
         if not self.asks:

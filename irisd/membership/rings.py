@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
@@ -26,6 +27,7 @@ _POSITIONS: Final = struct.Struct(f">{RINGS}Q")
 _AROUND: Final = (1 << 64) - 1
 
 
+@lru_cache(maxsize=16_384)
 def positions(node: NodeId) -> tuple[int, ...]:
     """Where a node stands on each ring."""
     return _POSITIONS.unpack(blake2b(node, digest_size=_POSITIONS.size).digest())

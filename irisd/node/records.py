@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 
 from irisd.membership import Membership, Verdict
 from irisd.model import Claim, Frame, Kind, NodeId, NodeRecord, State
@@ -124,10 +125,10 @@ class Records:
             if not author:
                 raise ProtocolError("HEARSAY: it does not say of whom")
             about = piece.about
-            if about is not None:
-                about = NodeRecord(
-                    author, about.incarnation, about.name, about.cloud, about.release, about.addresses, about.draining
-                )
+            if about is not None and about.node_id != author:
+                about = replace(about, node_id=author)
+            if not own and not frame.more and self._is_stale(author, about, piece.base, frame):
+                return  # the same, by another way
             incoming = Incoming(author, about, piece.base, full=frame.full)
         incoming.claims += piece.claims
         if frame.more and len(incoming.claims) <= MAX_CLAIMS:
@@ -144,6 +145,10 @@ class Records:
                 self._relinked(peer, frame)
                 self._arrived(peer.id)
             self._core.urgent(peer, Frame(Kind.RECORD_ACK, count=frame.count))
+
+    def _is_stale(self, author: NodeId, about: NodeRecord | None, base: int, frame: Frame) -> bool:
+        verdict = self._membership.judge(author, about, base, frame.count, full=frame.full)
+        return verdict is Verdict.STALE
 
     def _take_in(self, peer: Peer, incoming: Incoming, version: int) -> None:
         core, author, about = self._core, incoming.author, incoming.about

@@ -55,6 +55,7 @@ class Views:
         self._buried = buried
         self._settled = settled
         self._synced = False
+        self._is_settled = False
         self._syncing_with: NodeId = b""
         self._syncing_since = 0.0
         identity, settings = core.identity, core.settings
@@ -134,9 +135,10 @@ class Views:
 
     def look_settled(self) -> None:
         """Early apps may begin once all of which was heard have been dialled."""
-        if self._synced:
+        if self._synced and not self._is_settled:
             present = self.membership.view.present.values()
-            if not any(known.state is State.JOINING for known in present):
+            self._is_settled = not any(known.state is State.JOINING for known in present)
+            if self._is_settled:
                 self._settled()
 
     # -- routes
