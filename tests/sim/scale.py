@@ -401,7 +401,12 @@ def trace(nodes: int, seed: int, seconds: float) -> str:
     mesh = Mesh(seed, limit=16)
     lines: list[str] = []
     sent = mesh.sent
-    mesh.sent = lambda size: (lines.append(f"{mesh.now:.6f} {size}"), sent(size))[1]  # type: ignore[method-assign]
+
+    def note(size: int) -> None:
+        lines.append(f"{mesh.now:.6f} {size}")
+        sent(size)
+
+    mesh.sent = note  # type: ignore[method-assign]
     started: list[Host] = []
     for number in range(nodes):
         mesh.at(number / nodes, _start, mesh, started, f"n{number}")
