@@ -2,6 +2,6 @@
 
 from irisd.membership.beliefs import Port
 from irisd.membership.membership import Membership, MembershipSettings
-from irisd.membership.view import Known, Verdict, View
+from irisd.membership.view import MAX_JUMP, Known, Verdict, View
 
-__all__ = ["Known", "Membership", "MembershipSettings", "Port", "Verdict", "View"]
+__all__ = ["MAX_JUMP", "Known", "Membership", "MembershipSettings", "Port", "Verdict", "View"]

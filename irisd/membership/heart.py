@@ -17,9 +17,10 @@ from irisd.membership.rounds import Beat, decode_answer, decode_question, encode
 from irisd.model import NodeId
 from irisd.sp import AnswerVerdict, Buffer, QuestionVerdict, Respondent, Surveyor, encode_survey_id
 
-OPEN_ROUNDS = 8
-"""Rounds that wait for answers at once; each waits for :data:`ROUND_INTERVALS`."""
+MAX_SURVEYS = 64
+"""Surveys that are open at once; a quarter of them is kept for rounds."""
 ROUND_INTERVALS = 5.0
+"""How long a survey waits for answers."""
 
 Send = Callable[[NodeId, tuple[Buffer, ...]], None]
 """Sends a message on the control connection of a link."""
@@ -70,7 +71,7 @@ class Heart:
         self._beat = beat
         self._buckets = buckets
         self._counts = counts
-        self._surveyor: Surveyor[NodeId] = Surveyor(first_id=first_id, max_surveys=4 * OPEN_ROUNDS)
+        self._surveyor: Surveyor[NodeId] = Surveyor(first_id=first_id, max_surveys=MAX_SURVEYS)
         self._respondent: Respondent[NodeId] = Respondent()
         self._round = 0
 
@@ -91,13 +92,16 @@ class Heart:
         """Ask everybody this side dialled; return whether all had answered the round before."""
         asked = [node for node, pulse in self.pulses.items() if pulse.asks]
         complete = all(self.pulses[node].asked_at is None for node in asked)
-        self.ask(asked, now, awake)
+        self._survey(asked, now, awake, MAX_SURVEYS)
         return complete
 
     def ask(self, nodes: list[NodeId], now: float, awake: float) -> None:
-        """Ask these, whose links this side dialled, now."""
+        """Ask these, whose links this side dialled, between two rounds."""
+        self._survey(nodes, now, awake, MAX_SURVEYS * 3 // 4)
+
+    def _survey(self, nodes: list[NodeId], now: float, awake: float, limit: int) -> None:
         self._surveyor.on_deadline(now)
-        if not nodes or self._surveyor.open_count >= 4 * OPEN_ROUNDS:
+        if not nodes or self._surveyor.open_count >= limit:
             return
         survey_id, _ = self._surveyor.begin(nodes, ROUND_INTERVALS * self.interval, now)
         self._round += 1

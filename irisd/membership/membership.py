@@ -123,6 +123,10 @@ class Membership:
         """Whether this node is to watch that one, and so to keep a link with it."""
         return not self.spread or node in self.rings.neighbours
 
+    def spreads_to(self, node: NodeId) -> bool:
+        """Whether what others say of themselves is passed on to this peer."""
+        return self.spread and self.rings.spreads_to(node)
+
     def wants(self, node: NodeId) -> bool:
         """Whether to dial a node that discovery knows of: those to watch, those to be watched again, strangers."""
         if node in self.view.present:
@@ -297,7 +301,8 @@ class Membership:
             return
         if pulse is not None and pulse.asks and len(pulse.curious) < MAX_CURIOUS:
             pulse.curious[sender] = None
-            self.heart.ask([node], now, awake)
+            if pulse.asked_at is None:  # else a question is on its way already
+                self.heart.ask([node], now, awake)
         if suspicion is not None and not suspicion.voucher:
             age = max(0.0, awake - suspicion.since)
             self._port.tell([sender], [Belief(node, belief.incarnation, Saying.SILENT, age)])

@@ -22,6 +22,8 @@ from irisd.model import NodeId
 
 RINGS: Final = 6
 """A node has at most twice as many watchers."""
+SPREADING_RINGS: Final = 2
+"""News travel along these; heartbeats find what they miss."""
 
 _POSITIONS: Final = struct.Struct(f">{RINGS}Q")
 _AROUND: Final = (1 << 64) - 1
@@ -46,13 +48,20 @@ class Rings:
         self._next: list[tuple[int, NodeId] | None] = [None] * RINGS  # distance clockwise, the least
         self._last: list[tuple[int, NodeId] | None] = [None] * RINGS  # distance clockwise, the greatest
         self._neighbours: dict[NodeId, None] | None = {}
+        self._spreading: frozenset[NodeId] = frozenset()
 
     @property
     def neighbours(self) -> dict[NodeId, None]:
         """Whom this node watches, and who watches it: a set with an order. Not to be changed."""
         if self._neighbours is None:
-            self._neighbours = {near[1]: None for near in (*self._next, *self._last) if near is not None}
+            both = [near[1] for pair in zip(self._next, self._last, strict=True) for near in pair if near is not None]
+            self._neighbours = dict.fromkeys(both)
+            self._spreading = frozenset(both[: 2 * SPREADING_RINGS])
         return self._neighbours
+
+    def spreads_to(self, node: NodeId) -> bool:
+        """Whether news of others are passed on to this neighbour at once."""
+        return node in self.neighbours and node in self._spreading
 
     def add(self, node: NodeId) -> bool:
         """A node is there; return whether it is a neighbour."""

@@ -131,7 +131,7 @@ class Calls:
                 under_way = peer.outstanding.get(call.cluster, 0) if peer is not None else 0
             return under_way / serving[node].members
 
-        node = least_outstanding(untried, load, core.rng)
+        node = least_outstanding(core.sound(untried), load, core.rng)
         assert node is not None, "untried is not empty"
         call.attempts += 1
         if node == own:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from random import Random
 
@@ -90,6 +90,8 @@ class Core:
         self.counters: Counter[str] = Counter()
         self.draining = False
         self.evicted: list[App] = []
+        self.suspects: set[NodeId] = set()
+        """Nodes that are chosen only when nobody else remains."""
         self.changed: Callable[[Change], None] = lambda change: None
         self.connect: Callable[[NodeId], Peer] = self.peers.__getitem__
         """The peer that something is to be sent to; one without a link gets one."""
@@ -115,6 +117,12 @@ class Core:
     def drop(self, reason: str, count: int = 1) -> None:
         """Count a drop; every one has a reason."""
         self.counters[f"dropped.{reason}"] += count
+
+    def sound(self, nodes: Collection[NodeId]) -> Collection[NodeId]:
+        """Those that are not suspected; all, if all are."""
+        if self.suspects.isdisjoint(nodes):
+            return nodes
+        return [node for node in nodes if node not in self.suspects] or nodes
 
     def endpoint(self, destination: Destination) -> Endpoint | None:
         """The neighbour, if it is still there."""

@@ -67,6 +67,8 @@ class Events:
                 self._send(app, core.connect(node), frame, topic, "")
         for group, nodes in match.groups.items():
             turns = self._turns(self._node_turns, group)
+            if not core.suspects.isdisjoint(nodes):
+                nodes = {node: nodes[node] for node in core.sound(nodes)}
             for piece in _split(frame, sum(nodes.values())):
                 node = turns.pick(nodes)
                 if node == own:

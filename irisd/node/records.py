@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 
-from irisd.membership import Membership, Verdict
+from irisd.membership import MAX_JUMP, Membership, Verdict
 from irisd.model import Claim, Frame, Kind, NodeId, NodeRecord, State
 from irisd.node.core import Core, ProtocolError
 from irisd.node.endpoints import App, Incoming, Peer, Syncing
@@ -38,6 +38,7 @@ class Records:
         membership: What is believed of whom.
         forgotten: Told when a peer turns out to have lost count of what it published to us.
         arrived: Told when the claims of a node have changed.
+        contradict: Told of the incarnation of a record that claims to be this node's and is not.
     """
 
     def __init__(
@@ -46,11 +47,13 @@ class Records:
         membership: Membership,
         forgotten: Callable[[NodeId], None],
         arrived: Callable[[NodeId], None],
+        contradict: Callable[[int], None],
     ) -> None:
         self._core = core
         self._membership = membership
         self._forgotten = forgotten
         self._arrived = arrived
+        self._contradict = contradict
         self._syncing: OrderedDict[tuple[int, int], Syncing] = OrderedDict()  # versions never fall
         self._wanted: dict[NodeId, float] = {}  # when it was last asked for
 
@@ -167,8 +170,9 @@ class Records:
             self.say_gone(peer, author)
         elif verdict is Verdict.OWN:
             own = self.about.incarnation
-            if about is not None and (about.incarnation, version) > (own, core.record.version):
-                core.drop("record-of-ours")
+            said = about.incarnation if about is not None else own
+            if (said, version) > (own, core.record.version) and said <= own + MAX_JUMP:
+                self._contradict(said)
         elif verdict in (Verdict.FUTURE, Verdict.FULL):
             core.drop(f"record-{verdict}")
 
@@ -189,11 +193,11 @@ class Records:
         self._put(peer, pieces, known.version, full=True)
 
     def _pass_on(self, source: Peer, incoming: Incoming, version: int) -> None:
-        """Tell the other watchers what was news here."""
+        """Tell some neighbours what was news here; the others find it out by its digest, if not by another way."""
         author = incoming.author
         pieces = encode_record(incoming.claims, base=incoming.base, node=author, about=incoming.about)
         for peer in self._linked():
-            if peer is not source and peer.speaks and peer.id != author and self._membership.watches(peer.id):
+            if peer is not source and peer.speaks and peer.id != author and self._membership.spreads_to(peer.id):
                 self._put(peer, pieces, version, full=incoming.full)
 
     def _put(self, peer: Peer, pieces: list[bytes], version: int, *, full: bool) -> None:

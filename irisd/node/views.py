@@ -8,6 +8,7 @@ believed alive, over a link made when something waits for it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from random import Random
 
@@ -56,6 +57,7 @@ class Views:
         self._settled = settled
         self._synced = False
         self._is_settled = False
+        self._contradicted = -math.inf
         self._syncing_with: NodeId = b""
         self._syncing_since = 0.0
         identity, settings = core.identity, core.settings
@@ -69,7 +71,7 @@ class Views:
             core.counters,
             core.now,
         )
-        self.records = Records(core, self.membership, forgotten, self._claims_changed)
+        self.records = Records(core, self.membership, forgotten, self._claims_changed, self.contradict)
         core.registry.routable(identity.node_id, True)
 
     # -- frames of peers
@@ -194,6 +196,14 @@ class Views:
         self._core.fact("node.refuted", incarnation=own.incarnation + 1)
         self._announce(incarnation=own.incarnation + 1)
 
+    def contradict(self, incarnation: int) -> None:
+        """Somebody passes on a record of this node that it never made: outbid it, now and then."""
+        core = self._core
+        core.drop("record-of-ours")
+        if core.now - self._contradicted >= core.settings.heartbeat_interval:
+            self._contradicted = core.now
+            self._announce(incarnation=incarnation + 1)
+
     def set_addresses(self, addresses: tuple[str, ...]) -> None:
         """Where other nodes may dial this one."""
         if addresses != self.records.about.addresses:
@@ -251,6 +261,7 @@ class Views:
         record, state = known.record, known.state
         node = record.node_id
         word = state.name.lower()
+        (core.suspects.add if state is State.SUSPECT else core.suspects.discard)(node)
         core.fact(f"node.{word}", peer=record.name, node=node.hex()[:8], reason=reason)
         if state >= State.DEAD:
             core.registry.routable(node, False)
