@@ -7,7 +7,7 @@ from random import Random
 
 from irisd.effects import Detach, Effect, Unlink
 from irisd.flow import Ledger, PartsError
-from irisd.model import AttachmentId, Code, Destination, Executed, Frame, Kind, NodeId, PeerInfo
+from irisd.model import AttachmentId, Change, Code, Destination, Executed, Frame, Kind, NodeId, PeerInfo
 from irisd.node.attachments import Attachments
 from irisd.node.calls import Calls
 from irisd.node.core import Core, NodeIdentity, NodeSettings, ProtocolError
@@ -16,12 +16,14 @@ from irisd.node.events import Events
 from irisd.node.gathers import Gathers
 from irisd.node.records import Records
 from irisd.node.tunnels import Tunnels
+from irisd.node.watches import Watches
 from irisd.router import Call, Gather, Tunnel
 
 SETTLED = "settled"
 _OPENERS = frozenset({Kind.REQUEST, Kind.PUSH, Kind.BROADCAST, Kind.SURVEY, Kind.TUNNEL})
 _TUNNEL_FRAMES = frozenset({Kind.DATA, Kind.FINISH, Kind.CREDIT})
 _OF_CALLS = _TUNNEL_FRAMES | {Kind.REPLY, Kind.ERROR, Kind.DONE, Kind.CANCEL}
+_STANDING = frozenset({Kind.JOIN, Kind.SUBSCRIBE, Kind.WATCH, Kind.FLUSH})
 _NUMBERED = frozenset({Kind.PUBLISH, Kind.LOST})
 _WHOLE = frozenset({Kind.DATA, Kind.RECORD})  # `more` means something else there
 
@@ -51,6 +53,8 @@ class Node:
         self._events = Events(self._core)
         self._records = Records(self._core, lambda node: self._events.publisher_gone(node, died=True))
         self._attachments = Attachments(self._core, self._calls, self._events, self._records)
+        self._watches = Watches(self._core, self._known)
+        self._core.changed, self._core.claimed = self._watches.changed, self._watches.claimed
         self._settled = not settle
         if settle:
             self._core.timers.add(SETTLED, now + settings.settle_timeout)
@@ -58,7 +62,8 @@ class Node:
             Kind.JOIN: self._attachments.join,
             Kind.LEAVE: self._attachments.leave,
             Kind.SUBSCRIBE: self._attachments.subscribe,
-            Kind.UNSUBSCRIBE: self._attachments.unsubscribe,
+            Kind.UNSUBSCRIBE: self._unsubscribe,
+            Kind.WATCH: self._watches.open,
             Kind.FLUSH: self._events.flush,
             Kind.GOODBYE: lambda app, frame: self._attachments.drain(app),
         }
@@ -129,7 +134,7 @@ class Node:
                 elif frame.kind in _OPENERS:
                     self._open(app, frame)
                 elif frame.kind in self._app_frames:
-                    if frame.kind in (Kind.JOIN, Kind.SUBSCRIBE, Kind.FLUSH):
+                    if frame.kind in _STANDING:
                         self._check_id(app, frame)
                     self._app_frames[frame.kind](app, frame)
                 else:
@@ -147,7 +152,7 @@ class Node:
         core = self._core
         core.now = now
         if info.node_id in core.peers:
-            self._remove_peer(core.peers[info.node_id])
+            self._remove_peer(core.peers[info.node_id], "suspect", "a new link takes its place")
         core.timers.remove(("forget", info.node_id))
         core.ledgers.setdefault(info.node_id, Ledger())
         first = 1 if core.identity.node_id < info.node_id else 2
@@ -156,6 +161,7 @@ class Node:
         )
         core.peers[info.node_id] = peer
         self._records.link_up(peer)
+        core.changed(Change(peer.id, info.name, "alive", reason="link"))
         return self._collect()
 
     def link_down(self, node_id: NodeId, reason: str, now: float, *, left: bool = False) -> list[Effect]:
@@ -168,7 +174,7 @@ class Node:
         core.now = now
         peer = core.peers.get(node_id)
         if peer is not None:
-            self._remove_peer(peer)
+            self._remove_peer(peer, "left" if left else "suspect", reason)
         if left:
             self._forget_node(node_id, died=False)
         return self._collect()
@@ -205,7 +211,7 @@ class Node:
         except (ProtocolError, PartsError) as error:
             core.drop("protocol-error")
             core.emit(Unlink(peer.id, str(error)))
-            self._remove_peer(peer)
+            self._remove_peer(peer, "suspect", str(error))
         return self._collect()
 
     # -- out
@@ -279,7 +285,7 @@ class Node:
 
     def _check_id(self, endpoint: Endpoint, frame: Frame) -> None:
         id = frame.id
-        if isinstance(endpoint, App) and (id in endpoint.members or id in endpoint.subscriptions):
+        if isinstance(endpoint, App) and endpoint.holds(id):
             raise ProtocolError(f"id {id} is in use")
         if id in endpoint.opened or id <= 0:
             raise ProtocolError(f"id {id} is in use" if id else "a call without an id")
@@ -350,14 +356,27 @@ class Node:
             self._core.timers.remove(SETTLED)
             self._attachments.settled()
 
+    def _unsubscribe(self, app: App, frame: Frame) -> None:
+        self._watches.close(app, frame.id)
+        self._attachments.unsubscribe(app, frame)
+
+    def _known(self) -> Iterable[Change]:
+        """This node and every other it knows, with their states."""
+        core = self._core
+        yield Change(core.identity.node_id, core.identity.name, "self")
+        for peer in core.peers.values():
+            yield Change(peer.id, peer.info.name, "alive", reason="link")
+
     def _remove_app(self, app: App) -> None:
+        self._watches.app_gone(app)
         self._attachments.detach(app)
         self._end_calls(app)
 
-    def _remove_peer(self, peer: Peer) -> None:
+    def _remove_peer(self, peer: Peer, state: str, reason: str) -> None:
         core = self._core
         del core.peers[peer.id]
         core.registry.unreachable(peer.id)
+        core.changed(Change(peer.id, peer.info.name, state, reason=reason))
         self._events.link_lost(peer)
         self._records.settle()
         self._end_calls(peer)
@@ -369,6 +388,8 @@ class Node:
             return
         core.timers.remove(("forget", node_id))
         core.registry.forget(node_id)
+        if died:
+            core.changed(Change(node_id, "", "dead", reason="no link for too long"))
         core.ledgers.pop(node_id, None)
         self._events.publisher_gone(node_id, died=died)
 

@@ -44,6 +44,7 @@ class Records:
             return
         version = core.record.version
         core.registry.learn(core.identity.node_id, version, [claim])
+        core.claimed(core.identity.node_id, (claim,), False)
         (piece,) = encode_claims([claim])
         for peer in core.peers.values():
             change = peer.change
@@ -73,6 +74,7 @@ class Records:
         broken = core.registry.learn(peer.id, frame.count, claims, full=whole)
         if broken:
             raise ProtocolError(broken)
+        core.claimed(peer.id, claims, whole)
         if whole:
             peer.synced = True
             self._relinked(peer, frame)
