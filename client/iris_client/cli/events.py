@@ -14,7 +14,7 @@ import click
 import iris_client as iris
 from iris_client.cli.completion import cluster_names
 from iris_client.cli.options import Settings, connect, examples, tell_state, with_settings
-from iris_client.cli.output import note, note_json, style
+from iris_client.cli.output import Failure, note, note_json, style
 from iris_client.cli.streams import Output
 from iris_client.cli.values import count_of, printable
 
@@ -44,6 +44,8 @@ async def events(settings: Settings, cluster: str, now: bool, no_picture: bool, 
         raise click.UsageError("--now and --no-picture: choose one")
     try:
         await _print(settings, cluster, now=now, no_picture=no_picture, count=count)
+    except iris.NotSupported as error:
+        raise Failure(str(error), hint="iris status tells its release", kind="NotSupported") from None
     except asyncio.CancelledError:  # ctrl-C: nobody else cancels a command
         if sys.stderr.isatty():
             note("")  # the prompt belongs on a line of its own, below the ^C

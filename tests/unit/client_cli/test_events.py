@@ -11,7 +11,9 @@ import click
 import pytest
 
 import iris_client as iris
+from iris_client._frames import Kind
 from iris_client.cli import events
+from iris_client.cli.output import Failure
 
 from .conftest import until
 
@@ -111,6 +113,13 @@ async def test_mistakes(shell):
         await shell(events.events, "--now", "--no-picture")
     with pytest.raises(iris.InvalidName):
         await shell(events.events, "no such")
+
+
+async def test_a_daemon_that_knows_no_watches_is_a_failure_that_says_so(shell, monkeypatch):
+    monkeypatch.delitem(shell.local._nodes[0]._node._app_frames, Kind.WATCH)
+    with pytest.raises(Failure, match=r"irisd 0\.2 and later") as caught:
+        await shell(events.events)
+    assert caught.value.code == 1
 
 
 async def test_the_reader_of_a_pipe_that_leaves_ends_it(shell, monkeypatch):
