@@ -47,19 +47,21 @@ from iris_client._errors import (
 )
 from iris_client._joined import Joined
 from iris_client._mesh import Mesh, connect
-from iris_client._model import Event, Executed, KiB, MiB, Reply, Request, State, StateChange
+from iris_client._model import Change, Event, Executed, KiB, MiB, Reply, Request, State, StateChange
 from iris_client._run import run
 from iris_client._subscription import Subscription
 from iris_client._survey import Survey
 from iris_client._tunnel import Tunnel
 from iris_client._urls import InvalidUrl
 from iris_client._version import VERSION as __version__
+from iris_client._watch import Watch
 
 __all__ = [
     "BYTES",
     "JSON",
     "Answer",
     "CallCancelled",
+    "Change",
     "Cluster",
     "Codec",
     "CodecError",
@@ -97,6 +99,7 @@ __all__ = [
     "TooLarge",
     "Tunnel",
     "TunnelBroken",
+    "Watch",
     "WouldBlock",
     "__version__",
     "connect",

@@ -104,7 +104,7 @@ class Unary(Call):
 
 
 class Standing(Call):
-    """A JOIN or a SUBSCRIBE: made anew on every stream, until the app lets go of it or the daemon refuses it.
+    """A JOIN, a SUBSCRIBE or a WATCH: made anew on every stream, until the app lets go of it or the daemon refuses it.
 
     Args:
         changed: Called when it is established or was let go of (with None), or has failed (with what).

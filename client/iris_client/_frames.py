@@ -52,6 +52,8 @@ class Kind(IntEnum):
     FINISH = 21
     CREDIT = 22
     PART = 23
+    WATCH = 24
+    CHANGE = 25
 
 
 class Code(IntEnum):

@@ -21,6 +21,7 @@ from iris_client._subscription import Subscription
 from iris_client._survey import Survey
 from iris_client._tunnel import Tunnel
 from iris_client._tunnelcall import TunnelCall
+from iris_client._watch import Watch
 
 T = TypeVar("T")
 
@@ -269,6 +270,25 @@ class Mesh(Lifecycle):
         self._check()
         name = _names.cluster(group) if group is not None else ""
         return Subscription(self, _names.topic_filter(topic_filter), when_full, max_bytes, name)
+
+    def watch(self, cluster: str = "") -> Watch:
+        """Hear of members and nodes that come and go: ``async for change in mesh.watch("databases")``.
+
+        It begins with the picture, a change with ``present`` set for everything there is, and goes on with what
+        changes. Leaving the loop ends it. As ``async with mesh.watch(...) as changes`` it can also tell the picture
+        at once: ``await changes.picture()``.
+
+        Args:
+            cluster: Whose members; and the nodes that serve it, or did a moment ago. Empty: every cluster and node.
+
+        Needs a daemon of release 0.2 or later; an older one ends the whole stream once, and the watch fails
+        :class:`NotSupported`.
+
+        Raises:
+            InvalidName: The name makes no sense.
+        """
+        self._check()
+        return Watch(self, _names.cluster(cluster) if cluster != "" else "")
 
     # ------------------------------------------------------------ publishing
 

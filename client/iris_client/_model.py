@@ -146,6 +146,33 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """What a watch tells: how many members a node has of a cluster, or what is believed of the node.
+
+    Attributes:
+        node: The node's id, hexadecimal; new whenever its daemon starts.
+        name: What its daemon is called, for people.
+        state: The node's: ``joining`` (heard of), ``alive``, ``suspect``, ``dead`` or ``left`` (it said goodbye);
+            ``self`` is the node this app is attached to.
+        cluster: Whose members changed; empty when the node's state did.
+        members: Of that cluster, at that node, now; 0 when none are left.
+        reason: Why, in a few words; may be empty.
+        present: It is part of the picture a watch begins with: so it was when the watch began (or began anew).
+        lost: How many changes this watch lost just before this one. None: the daemon was lost meanwhile, and the
+            picture is told anew from here on; what is not in it is gone.
+    """
+
+    node: str
+    name: str
+    state: str
+    cluster: str = ""
+    members: int = 0
+    reason: str = ""
+    present: bool = False
+    lost: int | None = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What the daemon allows, as its WELCOME told.
 

@@ -7,7 +7,7 @@ calls :meth:`Session.on_deadline` in time.
 Invariants:
     - nothing but HELLO is sent before WELCOME came
     - ids of this app are odd and rise on a stream; a call has one from the moment it is written
-    - joins, subscriptions, flushes and what waits to be published outlive a stream; every other call ends with it
+    - joins, subscriptions, watches, flushes and what waits to be published outlive a stream; other calls end with it
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from iris_client._assembly import Assembly
 from iris_client._calls import Call, Promise, Standing
@@ -27,6 +27,8 @@ from iris_client._outbox import Out, Outbox
 from iris_client._publishing import FlushCall, Publishing
 from iris_client._tunnelcall import TunnelCall, broken, tunnel_frame
 from iris_client._tunnelflow import Budget, TunnelFlow
+
+_WHOLE: Final = frozenset({Kind.DATA, Kind.PART, Kind.CHANGE})  # `more` means something else there
 
 
 class Member(Protocol):
@@ -111,6 +113,7 @@ class Session:
         for call in (*calls, *unwritten):
             if not call.over:
                 call.detached(reason)
+        self._standing = {call: None for call in self._standing if not call.over}
         return self.publishing.detached([call for call in flushes if not call.over])
 
     def take(self, limit: int, now: float) -> bytes | None:
@@ -151,7 +154,7 @@ class Session:
 
     @property
     def idle(self) -> bool:
-        """Nothing waits to be sent, and no call but joins and subscriptions is open in either direction."""
+        """Nothing waits to be sent, and no call but joins, subscriptions and watches is open in either direction."""
         return (
             self.quiet
             and not self._deliveries
@@ -181,7 +184,7 @@ class Session:
         self.watch(call)
 
     def stand(self, call: Standing) -> None:
-        """Open a join or a subscription, and again on every later stream until :meth:`leave`."""
+        """Open a join, a subscription or a watch, and again on every later stream until :meth:`leave`."""
         self._standing[call] = None
         if self.attached and not self.draining:
             self._push(call)
@@ -192,7 +195,7 @@ class Session:
         self.stand(call)
 
     def leave(self, call: Standing, kind: Kind, cluster: str = "") -> None:
-        """Let go of a join (LEAVE) or a subscription (UNSUBSCRIBE). ``call.over`` when the daemon confirmed."""
+        """Let go of a join (LEAVE), a subscription or watch (UNSUBSCRIBE). ``call.over`` once the daemon confirmed."""
         self._standing.pop(call, None)
         self._members.pop(cluster, None)
         if call.over or call.leaving:
@@ -294,7 +297,7 @@ class Session:
         for header, body in decode_batch(data):
             kind: int = header.kind
             id: int = header.id
-            if header.more and kind not in (Kind.DATA, Kind.PART):
+            if header.more and kind not in _WHOLE:
                 if id in calls or not id & 1:
                     self._assembly.begin(header, body, self.limits.max_body)
                 continue

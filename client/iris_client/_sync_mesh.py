@@ -24,8 +24,9 @@ from iris_client._model import MiB, Reply, State, StateChange
 from iris_client._portal import Portal
 from iris_client._subscription import Subscription as AsyncSubscription
 from iris_client._survey import Survey as AsyncSurvey
-from iris_client._sync_things import Joined, Subscription, Survey, Tunnel
+from iris_client._sync_things import Joined, Subscription, Survey, Tunnel, Watch
 from iris_client._tunnel import Tunnel as AsyncTunnel
+from iris_client._watch import Watch as AsyncWatch
 
 T = TypeVar("T")
 
@@ -242,6 +243,14 @@ class Mesh:
             return self._mesh.subscribe(topic_filter, group=group, when_full=when_full, max_bytes=max_bytes)
 
         return Subscription(self._call(make()), self._portal.loop)
+
+    def watch(self, cluster: str = "") -> Watch:
+        """Hear who comes and goes: ``for change in mesh.watch("databases")``; see :meth:`iris_client.Mesh.watch`."""
+
+        async def make() -> AsyncWatch:
+            return self._mesh.watch(cluster)
+
+        return Watch(self._call(make()), self._portal.loop)
 
     # ------------------------------------------------------------ publishing
 

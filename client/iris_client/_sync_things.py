@@ -10,7 +10,7 @@ from typing import Any
 from iris_client._calls import Answer
 from iris_client._cluster import Cluster
 from iris_client._joined import DRAIN_TIMEOUT
-from iris_client._model import Event
+from iris_client._model import Change, Event
 from iris_client._portal import call_from_thread
 
 
@@ -105,6 +105,52 @@ class Subscription(_Entered):
             if not events:
                 return
             yield events
+
+
+class Watch(_Entered):
+    """A watch, for threads; see :class:`iris_client.Watch`. One thread iterates."""
+
+    def __init__(self, inner: Any, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(inner, loop)
+        self._changes: list[Change] = []
+        self._entered = False
+
+    def __enter__(self) -> Watch:
+        self._entered = True
+        self._enter()
+        return self
+
+    @property
+    def cluster(self) -> str:
+        """What it watches; empty: everything."""
+        return str(self._inner.cluster)
+
+    @property
+    def lost(self) -> int:
+        """Changes this watch has lost so far, as far as they could be counted."""
+        return int(self._inner.lost)
+
+    def picture(self) -> list[Change]:
+        """Return the rest of the picture; see :meth:`iris_client.Watch.picture`."""
+        rest: list[Change] = call_from_thread(self._inner.picture(), self._loop)
+        picture = [change for change in reversed(self._changes) if change.present]
+        self._changes = [change for change in self._changes if not change.present]
+        return picture + rest
+
+    def __iter__(self) -> Iterator[Change]:
+        return self if self._entered else self._alone()
+
+    def __next__(self) -> Change:
+        if not self._changes:
+            self._changes = call_from_thread(self._inner._batch(), self._loop)
+            self._changes.reverse()
+        if not self._changes:
+            raise StopIteration
+        return self._changes.pop()
+
+    def _alone(self) -> Iterator[Change]:
+        with self:
+            yield from self
 
 
 class Survey(_Entered):

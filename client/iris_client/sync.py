@@ -37,10 +37,10 @@ from iris_client._errors import (
     TunnelBroken,
     WouldBlock,
 )
-from iris_client._model import Event, Executed, KiB, MiB, Reply, Request, State, StateChange
+from iris_client._model import Change, Event, Executed, KiB, MiB, Reply, Request, State, StateChange
 from iris_client._run import run
 from iris_client._sync_mesh import Mesh, connect
-from iris_client._sync_things import Joined, Subscription, Survey, Tunnel
+from iris_client._sync_things import Joined, Subscription, Survey, Tunnel, Watch
 from iris_client._urls import InvalidUrl
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "JSON",
     "Answer",
     "CallCancelled",
+    "Change",
     "Cluster",
     "Codec",
     "CodecError",
@@ -85,6 +86,7 @@ __all__ = [
     "TooLarge",
     "Tunnel",
     "TunnelBroken",
+    "Watch",
     "WouldBlock",
     "connect",
     "run",

@@ -44,6 +44,8 @@ class Flow:
     Attributes:
         kept: The flow outlives its frames (a subscription); others go when empty.
         bytes: What waits, by :func:`cost`.
+        notice: The kind of frame that tells an app of losses when nothing follows them.
+        promised: Frames at the head that no later one may push out.
         lost: Messages lost behind everything that waits; told on the next frame, or by a notice when none comes.
         lost_unknown: The same, but nobody can say how many.
     """
@@ -57,13 +59,16 @@ class Flow:
         "limit",
         "lost",
         "lost_unknown",
+        "notice",
         "offset",
+        "promised",
         "when_full",
         "withdrawn",
     )
 
-    def __init__(self, key: Hashable, limit: float, when_full: int) -> None:
+    def __init__(self, key: Hashable, limit: float, when_full: int, notice: Kind = Kind.EVENT) -> None:
         self.key = key
+        self.notice = notice
         self.kept = isinstance(key, int)
         self.limit = limit
         self.when_full = when_full
@@ -72,6 +77,7 @@ class Flow:
         self.deficit = 0
         self.offset = 0  # of the head frame's body: what has left in parts
         self.withdrawn = 0  # frames that only hold their place
+        self.promised = 0
         self.lost = 0
         self.lost_unknown = False
 
@@ -140,12 +146,24 @@ class Outbox:
             flow = self.open(key)
         self._append(flow, frame)
 
-    def open(self, key: Hashable, *, limit: float = math.inf, when_full: int = WhenFull.DROP_NEWEST) -> Flow:
-        """The flow ``key``; made with this bound and policy if it is not there."""
+    def open(
+        self,
+        key: Hashable,
+        *,
+        limit: float = math.inf,
+        when_full: int = WhenFull.DROP_NEWEST,
+        notice: Kind = Kind.EVENT,
+    ) -> Flow:
+        """The flow ``key``; made with this bound, policy and kind of notice if it is not there."""
         flow = self._flows.get(key)
         if flow is None:
-            flow = self._flows[key] = Flow(key, limit, when_full)
+            flow = self._flows[key] = Flow(key, limit, when_full, notice)
         return flow
+
+    def promise(self, flow: Flow, frame: Frame) -> None:
+        """Queue in a new flow, at the beginning: nothing that is offered later pushes it out. The caller bounds it."""
+        self._append(flow, frame)
+        flow.promised += 1
 
     def offer(self, flow: Flow, frame: Frame) -> int:
         """Queue messages in a flow with a drop policy; return how many messages were dropped for it.
@@ -155,7 +173,7 @@ class Outbox:
         size = cost(frame)
         dropped = 0
         if flow.when_full == WhenFull.DROP_OLDEST:
-            keep = 1 if flow.offset else 0  # a frame that has begun to leave is no longer ours to drop
+            keep = flow.promised or (1 if flow.offset else 0)  # what has begun to leave is no longer ours to drop
             while len(flow.frames) > keep and self._over(flow, size):
                 dropped += self._drop(flow, keep)
         if self._over(flow, size):
@@ -315,13 +333,15 @@ class Outbox:
         frame = flow.frames.popleft()
         flow.bytes -= cost(frame)
         self.bytes -= cost(frame)
+        if flow.promised:
+            flow.promised -= 1
 
     @staticmethod
     def _notice(flow: Flow) -> Frame:
         """The flow ran empty with losses untold: a frame without a message tells them."""
         topic = flow.topic
         if topic is None:
-            notice = Frame(Kind.EVENT, id=flow.key, lost=flow.lost, lost_unknown=flow.lost_unknown)
+            notice = Frame(flow.notice, id=flow.key, lost=flow.lost, lost_unknown=flow.lost_unknown)
         else:
             notice = Frame(Kind.LOST, address=topic[0], group=topic[1], count=flow.lost)
         flow.lost, flow.lost_unknown = 0, False

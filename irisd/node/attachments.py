@@ -182,8 +182,8 @@ class Attachments:
             self._core.fail(app.id, frame.id, Code.MEMBER_LOST, f"{what}: it takes no new work")
             return True
         limit = self._core.settings.max_claims
-        if len(app.members) + len(app.subscriptions) >= limit:
-            full = f"one app may join and subscribe at most {limit} times"
+        if app.standing >= limit:
+            full = f"one app may join, subscribe and watch at most {limit} times"
         elif len(self._core.record) >= MAX_CLAIMS:  # peers would take no more
             full = f"the apps of this node have joined and subscribed to {MAX_CLAIMS} names, the most there may be"
         else:

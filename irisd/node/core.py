@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from random import Random
 
 from irisd.effects import Connect, Control, Detach, Effect, Fact, Found, Unlink, Wake
 from irisd.flow import Ledger, Timers
 from irisd.flow.outbox import FRAME_COST, REPLIES, cost
-from irisd.model import PART_BYTES, AttachmentId, Change, Code, Destination, Executed, Frame, Kind, MiB, NodeId
+from irisd.model import PART_BYTES, AttachmentId, Change, Claim, Code, Destination, Executed, Frame, Kind, MiB, NodeId
 from irisd.node.endpoints import App, Endpoint, Peer
 from irisd.registry import OwnRecord, Registry
 
@@ -39,7 +39,7 @@ class NodeSettings:
         request_queue: What may wait here for a free slot of one cluster.
         max_subscription: Most a subscription may ask for as its bound.
         max_pending: Calls one app may have under way.
-        max_claims: Clusters and topics one app may join and subscribe to.
+        max_claims: Clusters and topics one app may join, subscribe to and watch.
         attempts: How often a request is tried that provably did not run.
         sync_timeout: How long a join waits for every peer to know.
         settle_timeout: How long an attachment waits at start for the first peer's record.
@@ -74,7 +74,12 @@ class ProtocolError(Exception):
 
 
 class Core:
-    """Shared state. Parts of the brain reach each other through it, never directly."""
+    """Shared state. Parts of the brain reach each other through it, never directly.
+
+    Attributes:
+        changed: To be told of every change of a node's state, after the registry knows what it means.
+        claimed: To be told of a node's claims that the registry has learned, and whether they are all it has.
+    """
 
     def __init__(self, identity: NodeIdentity, settings: NodeSettings, rng: Random) -> None:
         self.identity = identity
@@ -95,6 +100,7 @@ class Core:
         self.changed: Callable[[Change], None] = lambda change: None
         self.connect: Callable[[NodeId], Peer] = self.peers.__getitem__
         """The peer that something is to be sent to; one without a link gets one."""
+        self.claimed: Callable[[NodeId, Iterable[Claim], bool], None] = lambda node, claims, whole: None
         self._effects: list[Effect] = []
         self._woken: dict[Destination, None] = {}
 

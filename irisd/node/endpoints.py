@@ -119,6 +119,16 @@ class Subscription:
     sources: set[NodeId] = field(default_factory=set)  # nodes it has had messages from
 
 
+@dataclass(slots=True, eq=False)
+class Watch:
+    """One app's wish to be told who comes and goes."""
+
+    app: App
+    id: int
+    cluster: str  # empty: everything
+    flow: Flow
+
+
 class App(Endpoint):
     """An attachment: one app's live stream."""
 
@@ -131,10 +141,20 @@ class App(Endpoint):
         self.member_name = member_name
         self.members: dict[int, Member] = {}  # by the JOIN's id
         self.subscriptions: dict[int, Subscription] = {}
+        self.watches: dict[int, Watch] = {}
         self.draining = False
         self.welcome = False  # until then nothing leaves towards it
         self.lost = 0  # publishes dropped since its last FLUSH
         self.last_taken = 0.0  # when the edge last took something: is it reading?
+
+    @property
+    def standing(self) -> int:
+        """How much it has joined, subscribed to and watches."""
+        return len(self.members) + len(self.subscriptions) + len(self.watches)
+
+    def holds(self, id: int) -> bool:
+        """Whether ``id`` is that of something it has joined, subscribed to or watches."""
+        return id in self.members or id in self.subscriptions or id in self.watches
 
 
 @dataclass(slots=True, eq=False)

@@ -19,12 +19,14 @@ from irisd.node.gathers import Gathers
 from irisd.node.peers import Peers
 from irisd.node.tunnels import Tunnels
 from irisd.node.views import Views
+from irisd.node.watches import Watches
 from irisd.router import Call, Gather, Tunnel
 
 SETTLED = "settled"
 _OPENERS = frozenset({Kind.REQUEST, Kind.PUSH, Kind.BROADCAST, Kind.SURVEY, Kind.TUNNEL})
 _TUNNEL_FRAMES = frozenset({Kind.DATA, Kind.FINISH, Kind.CREDIT})
 _OF_CALLS = _TUNNEL_FRAMES | {Kind.REPLY, Kind.ERROR, Kind.DONE, Kind.CANCEL}
+_STANDING = frozenset({Kind.JOIN, Kind.SUBSCRIBE, Kind.WATCH, Kind.FLUSH})
 _NUMBERED = frozenset({Kind.PUBLISH, Kind.LOST})
 _WHOLE = frozenset({Kind.DATA, Kind.RECORD, Kind.HEARSAY})  # `more` means something else there
 
@@ -63,13 +65,16 @@ class Node:
         self._records = self._views.records
         self._peers = Peers(self._core, self._views, self._events, self._end_calls)
         self._attachments = Attachments(self._core, self._calls, self._events, self._records)
+        self._watches = Watches(self._core, self._views.picture)
+        self._core.changed, self._core.claimed = self._watches.changed, self._watches.claimed
         if settle:
             self._core.timers.add(SETTLED, now + settings.settle_timeout)
         self._app_frames: dict[int, Callable[[App, Frame], None]] = {
             Kind.JOIN: self._attachments.join,
             Kind.LEAVE: self._attachments.leave,
             Kind.SUBSCRIBE: self._attachments.subscribe,
-            Kind.UNSUBSCRIBE: self._attachments.unsubscribe,
+            Kind.UNSUBSCRIBE: self._unsubscribe,
+            Kind.WATCH: self._watches.open,
             Kind.FLUSH: self._events.flush,
             Kind.GOODBYE: lambda app, frame: self._attachments.drain(app),
         }
@@ -161,7 +166,7 @@ class Node:
                 elif frame.kind in _OPENERS:
                     self._open(app, frame)
                 elif frame.kind in self._app_frames:
-                    if frame.kind in (Kind.JOIN, Kind.SUBSCRIBE, Kind.FLUSH):
+                    if frame.kind in _STANDING:
                         self._check_id(app, frame)
                     self._app_frames[frame.kind](app, frame)
                 else:
@@ -341,7 +346,7 @@ class Node:
 
     def _check_id(self, endpoint: Endpoint, frame: Frame) -> None:
         id = frame.id
-        if isinstance(endpoint, App) and (id in endpoint.members or id in endpoint.subscriptions):
+        if isinstance(endpoint, App) and endpoint.holds(id):
             raise ProtocolError(f"id {id} is in use")
         if id in endpoint.opened or id <= 0:
             raise ProtocolError(f"id {id} is in use" if id else "a call without an id")
@@ -412,7 +417,12 @@ class Node:
             self._core.timers.remove(SETTLED)
             self._attachments.settled()
 
+    def _unsubscribe(self, app: App, frame: Frame) -> None:
+        self._watches.close(app, frame.id)
+        self._attachments.unsubscribe(app, frame)
+
     def _remove_app(self, app: App) -> None:
+        self._watches.app_gone(app)
         self._attachments.detach(app)
         self._end_calls(app)
 

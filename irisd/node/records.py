@@ -84,6 +84,7 @@ class Records:
             return
         version = core.record.version
         core.registry.learn(core.identity.node_id, [claim])
+        core.claimed(core.identity.node_id, (claim,), False)
         self._membership.own_recorded(self.about, version)
         (piece,) = encode_claims([claim])
         for peer in self._linked():
@@ -95,7 +96,6 @@ class Records:
             else:
                 peer.outbox.extend_urgent(change, piece)
                 change.count = version
-        self._arrived(core.identity.node_id)
 
     def announce(self, about: NodeRecord) -> None:
         """Change what this node says of itself and tell every peer."""
@@ -160,6 +160,7 @@ class Records:
             broken = core.registry.learn(author, incoming.claims, full=incoming.full)
             if broken:
                 raise ProtocolError(broken)
+            core.claimed(author, incoming.claims, incoming.full)
             self._membership.recorded(author, about, version, peer.id, core.now)
             if self._membership.spread:
                 self._pass_on(peer, incoming, version)

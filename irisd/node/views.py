@@ -14,7 +14,7 @@ from random import Random
 
 from irisd.effects import Buffer, Cause, Control, Found, Unlink
 from irisd.membership import Known, Membership, MembershipSettings
-from irisd.model import Change, Claim, Frame, Kind, NodeId, NodeRecord, State
+from irisd.model import Change, Frame, Kind, NodeId, NodeRecord, State
 from irisd.node.core import Core, ProtocolError
 from irisd.node.endpoints import Peer
 from irisd.node.records import Records
@@ -71,7 +71,7 @@ class Views:
             core.counters,
             core.now,
         )
-        self.records = Records(core, self.membership, forgotten, self._claims_changed, self.contradict)
+        self.records = Records(core, self.membership, forgotten, self.refresh, self.contradict)
         core.registry.routable(identity.node_id, True)
 
     # -- frames of peers
@@ -159,9 +159,7 @@ class Views:
             routable = afar and ("retry", node) not in core.timers
         if core.registry.is_routable(node) != routable:
             core.registry.routable(node, routable)
-
-    def _claims_changed(self, node: NodeId) -> None:
-        self.refresh(node)
+            core.claimed(node, core.registry.claims(node), False)
 
     # -- for membership
 
@@ -289,7 +287,3 @@ class Views:
             if node != view.own:
                 rows.append(Change(node, known.record.name, known.state.name.lower()))
         return rows
-
-    def claims(self, node: NodeId) -> list[Claim]:
-        """What a node claims."""
-        return list(self._core.registry.claims(node))

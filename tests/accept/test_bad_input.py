@@ -72,7 +72,7 @@ async def test_more_subscriptions_than_one_app_may_have(url: str) -> None:
             await app.say(frame(SUBSCRIBE, 300_001, address="one.more"))
             header = (await app.heard(pb.KIND_ERROR)).header
             assert (header.code, header.id) == (pb.CODE_OVERLOADED, 300_001)
-            assert header.detail == "one app may join and subscribe at most 100000 times"
+            assert header.detail == "one app may join, subscribe and watch at most 100000 times"
             assert memory_of(pid) - before < 800 * MiB
             await pair.more()
         await pair.more()

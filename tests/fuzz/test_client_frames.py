@@ -25,6 +25,7 @@ HEADERS = st.builds(
     id=st.integers(0, 40),
     address=st.sampled_from(["", "t", "databases", "shop/databases@eu", "\x00"]),
     member=st.sampled_from(["", "m"]),
+    node=st.sampled_from(["", "abcd"]),
     more=st.booleans(),
     total=st.one_of(st.integers(0, 40), st.just(2**63)),
     count=st.one_of(st.integers(0, 1000), st.just(2**63)),
@@ -101,6 +102,7 @@ def test_a_daemon_that_says_anything(batches: list[list[tuple[pb.Header, bytes]]
 
 def _open_everything(daemon: Daemon, promises: list[Promise]) -> None:
     from iris_client._calls import Standing, SurveyCall, Unary
+    from iris_client._changes import ChangeQueue, WatchCall
     from iris_client._eventqueue import EventQueue, SubscribeCall
     from iris_client._frames import Kind
     from iris_client._tunnelcall import TunnelCall
@@ -113,6 +115,7 @@ def _open_everything(daemon: Daemon, promises: list[Promise]) -> None:
     session.open(SurveyCall(make(kind=Kind.SURVEY), b"", deadline, "survey", lambda: None), daemon.now)
     queue = EventQueue(1000, drop_oldest=True)
     session.stand(SubscribeCall(make(kind=Kind.SUBSCRIBE), queue, "subscription", lambda error: None))
+    session.stand(WatchCall(make(kind=Kind.WATCH), ChangeQueue(3), "watch", lambda error: None))
     session.join(Standing(make(kind=Kind.JOIN), "joining", lambda error: None), "databases", _Echo())
 
 

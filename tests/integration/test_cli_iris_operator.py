@@ -57,6 +57,35 @@ def test_tables(mesh):
         reader.told(signal.SIGTERM)
 
 
+def test_events_tell_who_comes_and_goes(mesh):
+    mesh.daemon("oak")
+    shown = mesh.background("events")
+    told = mesh.background("events", "shout", "--json", "--no-picture")
+    until("the picture is shown", lambda: b"node oak self" in shown.out)
+
+    def members() -> list[tuple[str, int]]:
+        changes = [json.loads(line) for line in told.out.splitlines()]
+        return [(change["name"], change["members"]) for change in changes if change["cluster"]]
+
+    elm = mesh.daemon("elm")
+    until("a node has come", lambda: b"node elm alive" in shown.out)
+    with mesh.serving("shout", "--", "cat", on="oak"), mesh.serving("shout", "--", "cat", on="elm", members=2):
+        until("both have come", lambda: members() == [("oak", 1), ("elm", 1)])
+        now = mesh.iris("events", "shout", "--now").stdout.decode().splitlines()
+        assert sorted(line.partition(" ")[2] for line in now if "member" in line) == [
+            "shout: 1 member at elm",
+            "shout: 1 member at oak",
+        ]
+        elm.process.kill()
+        until("its node is gone, and its member", lambda: members()[2:] == [("elm", 0)])
+        states = [json.loads(line) for line in told.out.splitlines()]
+        assert any(c["name"] == "elm" and c["state"] in ("suspect", "dead") and not c["cluster"] for c in states)
+    until("the last is gone", lambda: members()[3:] == [("oak", 0)])
+    until("it is shown", lambda: b"shout: no members at oak" in shown.out)
+    assert (shown.told(signal.SIGINT), shown.err) == (0, "")
+    assert told.told(signal.SIGINT) == 0
+
+
 def test_doctor_explains_how_peers_are_found(mesh):
     mesh.daemon("oak", "--multicast", "auto")
     mesh.daemon("elm", "--multicast", "off", "--seed", "127.0.0.1:1")
@@ -124,6 +153,7 @@ def test_names_are_completed_from_the_daemon(mesh):
         assert complete("request", "x") == []
         assert complete("publish", "or") == ["orders.new"]
         assert complete("subscribe", "or") == ["orders.new"]
+        assert complete("events", "data") == ["databases"]
         asked = ["--url", f"unix://{mesh.socket('oak')}", "request", "data"]
         assert complete(*asked) == ["databases"]
     reader.kill()

@@ -242,6 +242,18 @@ def test_group(ground: Ground) -> None:
     assert all(billed)
 
 
+def test_watch(ground: Ground) -> None:
+    members = ground.serve("watch.py", 2, "serve")
+    ground.members("lamps", 2)
+    [watcher] = ground.serve("watch.py", 1)
+    watcher.says("lamps: 2\n")
+    ended_well(members[:1])
+    watcher.says("lamps: 1\n")
+    ended_well(members[1:])
+    assert watcher.process.wait(DEADLINE) == 0
+    assert watcher.output.splitlines() == ["lamps: 2", "lamps: 1", "lamps: 0"]
+
+
 def test_tunnel(ground: Ground, tmp_path: Path) -> None:
     members = ground.serve("tunnel.py", 1, "serve")
     ground.members("storage", 1)

@@ -228,6 +228,38 @@ async def test_an_app_that_vanishes_leaves_clear_errors_behind(pair: list[Daemon
         await app.kill()
 
 
+async def test_a_watch_over_two_daemons_and_the_end_of_one(
+    pair: list[DaemonProcess], caller: iris.Mesh, server: iris.Mesh
+):
+    cluster, there = everything(asyncio.Event(), asyncio.Queue()), server.node
+    async with asyncio.timeout(2 * PATIENCE), caller.watch("everything") as changes, server.watch() as theirs:
+        assert await changes.picture() == []
+        picture = await theirs.picture()
+        assert [(change.name, change.state) for change in picture] == [("two", "self"), ("one", "alive")]
+        async with server.join(cluster):
+            came = await anext(changes)
+            assert (came.name, came.node, came.cluster, came.members) == ("two", there, "everything", 1)
+            mine = await anext(theirs)
+            assert (mine.state, mine.members, mine.present) == ("self", 1, False)
+            pair[1].kill()
+            found: list[iris.Change] = []
+            while not (found and found[-1].cluster):
+                found.append(await anext(changes))
+            assert {change.node for change in found} == {there}
+            assert found[0].state in ("suspect", "dead")
+            assert (found[-1].cluster, found[-1].members) == ("everything", 0)
+            pair[1].start()  # a new node under the old name; its app joins and watches again by itself
+            while (back := await anext(changes)).members != 1:
+                pass
+            assert back.name == "two"
+            assert back.node not in (there, caller.node)
+            while (again := await anext(theirs)).lost is not None:
+                pass
+            assert (again.node, again.state, again.present) == (back.node, "self", True)
+        while (await anext(changes)).members:
+            pass
+
+
 async def test_addresses_that_lead_nowhere_say_why(run_dir: Path, daemons: list[DaemonProcess]):
     stale = run_dir / "stale.sock"
     made = await asyncio.start_unix_server(lambda reader, writer: writer.close(), stale)

@@ -32,6 +32,8 @@ class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     KIND_FINISH: _ClassVar[Kind]
     KIND_CREDIT: _ClassVar[Kind]
     KIND_PART: _ClassVar[Kind]
+    KIND_WATCH: _ClassVar[Kind]
+    KIND_CHANGE: _ClassVar[Kind]
 
 class Code(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -96,6 +98,8 @@ KIND_DATA: Kind
 KIND_FINISH: Kind
 KIND_CREDIT: Kind
 KIND_PART: Kind
+KIND_WATCH: Kind
+KIND_CHANGE: Kind
 CODE_UNSPECIFIED: Code
 CODE_NO_MEMBER: Code
 CODE_NOT_SUPPORTED: Code

@@ -68,7 +68,7 @@ def test_every_name_is_mirrored():
         assert hasattr(sync, name)
 
 
-@pytest.mark.parametrize("name", ["Mesh", "Joined", "Subscription", "Survey", "Tunnel"])
+@pytest.mark.parametrize("name", ["Mesh", "Joined", "Subscription", "Survey", "Tunnel", "Watch"])
 def test_every_method_is_mirrored(name: str):
     theirs, ours = getattr(iris, name), getattr(sync, name)
     for method, function in inspect.getmembers(theirs):
@@ -156,6 +156,27 @@ def test_many_threads_publish_each_in_order(ground: Ground):
         for thread in threads:
             thread.join()
         assert found == {f"t.{name}": list(range(500)) for name in "abcd"}
+
+
+def test_watch(ground: Ground):
+    caller, server = ground.connect(0), ground.connect(1)
+    with server.join(serving()), caller.watch("workers") as changes:
+        assert (changes.cluster, changes.lost) == ("workers", 0)
+        picture = changes.picture()
+        assert [(change.cluster, change.members) for change in picture] == [("", 0), ("workers", 1)]
+        assert changes.picture() == []
+        with caller.join(serving()):
+            came = next(iter(changes))
+            assert (came.cluster, came.members, came.state, came.present) == ("workers", 1, "self", False)
+        assert next(iter(changes)).members == 0
+        for change in caller.watch("workers"):  # without a `with`: leaving the loop ends it
+            assert change == picture[0]
+            break
+        with caller.watch() as everything:
+            first = next(iter(everything))
+            rest = everything.picture()
+            assert [change.state for change in (first, *rest)] == ["self", "alive", "alive"]
+    assert list(changes) == []
 
 
 def test_leaving_a_subscription_ends_its_iteration(ground: Ground):

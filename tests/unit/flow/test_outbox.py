@@ -214,6 +214,36 @@ def test_losses_at_the_end_are_told_without_a_message():
     assert drain(box) == []
 
 
+def test_a_flow_may_have_a_notice_of_its_own_kind():
+    box = outbox()
+    box.lose(box.open(7, limit=SIZE, when_full=OLDEST, notice=Kind.CHANGE), 3)
+    assert drain(box) == [Frame(Kind.CHANGE, id=7, lost=3, lost_unknown=False)]
+
+
+def test_what_was_promised_is_never_pushed_out():
+    box = outbox()
+    flow = subscription(box, 4 * SIZE, OLDEST)
+    for name in "ab":
+        box.promise(flow, message(name))
+    assert [box.offer(flow, message(name)) for name in "cdef"] == [0, 0, 1, 1]
+    assert told(box.take(1, 0.0)) == [("a", 0)]
+    assert box.offer(flow, message("g")) == 0
+    assert told(drain(box)) == [("b", 0), ("e", 2), ("f", 0), ("g", 0)]
+    assert [box.offer(flow, message(name)) for name in "hijkl"] == [0, 0, 0, 0, 1]  # nothing is promised any more
+    assert told(drain(box)) == [("i", 1), ("j", 0), ("k", 0), ("l", 0)]
+
+
+def test_a_queue_of_promises_takes_nothing_more_and_tells_behind_them():
+    box = outbox()
+    flow = subscription(box, SIZE, OLDEST)
+    for name in "ab":
+        box.promise(flow, message(name))
+    assert box.offer(flow, message("c")) == 1
+    *rest, notice = drain(box)
+    assert told(rest) == [("a", 0), ("b", 0)]
+    assert notice.lost == 1
+
+
 def test_losses_of_a_quiet_subscription_are_told_at_once():
     box = outbox()
     flow = subscription(box, 1000, OLDEST)
