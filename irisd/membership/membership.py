@@ -149,7 +149,6 @@ class Membership:
             self.beliefs.unwatched.add(node)
         else:
             self.heart.link_up(node, asks=dialled, speaks=speaks, now=now, awake=self._awake(now))
-            self._arm(now)
         known = self.view.known(node)
         if known is not None and known.state >= State.DEAD and speaks:
             saying = Saying.DEAD if known.state is State.DEAD else Saying.LEFT
@@ -159,6 +158,7 @@ class Membership:
             self.beliefs.enter(Known(record, UNRECORDED, State.ALIVE, now, self.own), None, "linked", now)
         else:
             self.beliefs.hear(node, now, "linked")
+        self._arm(now)  # it is present now
 
     def link_down(self, node: NodeId, reason: str, now: float, *, left: bool = False, idle: bool = False) -> None:
         """A link has ended.

@@ -210,7 +210,6 @@ class Few:
             self.links.discard(frozenset((one, other)))
             for end, far in ((one, other), (other, one)):
                 if end not in self.stopped:
-                    node = self.nodes[end]
                     self._words.append((end, lambda node, far=far: node.down(far)))  # type: ignore[misc]
 
     def settle(self) -> None:
