@@ -175,7 +175,7 @@ def test_tombstones_are_bounded_and_the_oldest_goes_first():
         view.enter(Known(record_of(number), 0, State.ALIVE, 0.0, OWN))
         view.bury(id_of(number), State.DEAD, number / 10)
     assert len(view.gone) == MAX_GONE
-    assert list(view.gone)[0] == id_of(4)
+    assert next(iter(view.gone)) == id_of(4)
 
 
 def test_whoever_is_back_has_no_tombstone_and_a_new_one_is_the_youngest():
