@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from irisd.errors import WireError
-from irisd.membership.heart import OPEN_ROUNDS, ROUND_INTERVALS, Heart
+from irisd.membership.heart import MAX_SURVEYS, ROUND_INTERVALS, Heart
 from irisd.membership.rounds import Beat, decode_answer, decode_question, encode_answer, encode_question
 from irisd.model import NodeId
 from tests.unit.membership.ground import id_of
@@ -177,6 +177,11 @@ def test_what_is_open_is_bounded_even_if_nobody_answers():
     alone.up()
     for _ in range(1000):
         alone.heart.ask([PEER], 0.1, 0.1)
-    assert len(alone.sent) == 4 * OPEN_ROUNDS
-    alone.heart.ask([PEER], 6.0, 6.0)  # those have ended
-    assert len(alone.sent) == 4 * OPEN_ROUNDS + 1
+    assert len(alone.sent) == MAX_SURVEYS * 3 // 4
+    alone.heart.round(1.0, 1.0)  # rounds have their own room
+    assert len(alone.sent) == MAX_SURVEYS * 3 // 4 + 1
+    for _ in range(1000):
+        alone.heart.round(1.0, 1.0)
+    assert len(alone.sent) == MAX_SURVEYS
+    alone.heart.ask([PEER], 6.5, 6.5)  # those have ended
+    assert len(alone.sent) == MAX_SURVEYS + 1

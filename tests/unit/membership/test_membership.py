@@ -254,19 +254,18 @@ def test_asked_about_a_node_it_hears_it_says_so_at_once():
 
 def test_asked_about_a_node_it_has_not_heard_lately_it_asks_it_and_tells_all_who_wait():
     one = watcher()
-    one.wait(0.3)
-    one.lively.discard(2)
-    one.wait(1.6)
+    pulse = one.m.heart.pulses[A]
+    pulse.heard = one.now - 1.6  # it has answered, the next question is not due yet
     before = len(one.port.sent)
     one.believed(3, said(A, Saying.ASK, age=1.0))
     one.believed(4, said(A, Saying.ASK, age=1.0))
-    questions = [message for node, message in one.port.sent[before:] if node == A]
-    assert len(questions) == 2
-    assert [saying for _, saying in one.port.told_about(A) if saying is Saying.HEARD] == []
-    one.answer(A, questions[0])
-    assert sorted(to for to, saying in one.port.told_about(A) if saying is Saying.HEARD) == [B, C]
+    assert one.port.told == []
+    (message,) = [message for node, message in one.port.sent[before:] if node == A]
+    one.answer(A, message)
+    assert sorted(one.port.told_about(A)) == [(B, Saying.HEARD), (C, Saying.HEARD)]
     one.port.told.clear()
-    one.answer(A, questions[1])
+    one.m.probe(A, one.now)
+    one.answer(A, one.port.sent[-1][1])
     assert one.port.told == []  # told once
 
 
