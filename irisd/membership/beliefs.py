@@ -120,6 +120,8 @@ class Beliefs:
             known.heard, known.heard_by = now - (self._health.awake(now) - evidence), by
             if known.state is State.SUSPECT:
                 self.set(node, State.ALIVE, f"heard by {self.name(by)}", now)
+            if self.spread and node not in self.rings.neighbours and not self.is_linked(node):
+                del self.suspicions[node]  # its watchers see to it
 
     def set(self, node: NodeId, state: State, reason: str, now: float) -> None:
         known = self.view.present.get(node)
