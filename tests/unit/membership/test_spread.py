@@ -86,6 +86,15 @@ def test_others_are_alive_by_hearsay_and_not_watched():
     assert (one.port.changes, one.port.told) == ([], [])
 
 
+def test_those_heard_of_before_it_was_spread_are_not_left_joining():
+    """Nobody will be linked with them any more: what holds for later hearsay must hold for them."""
+    one = Watcher(limit=LIMIT)
+    one.link(2)
+    for number in range(3, COUNT):
+        one.learn(number, 2)
+    assert [number for number in range(2, COUNT) if one.state(number) is not State.ALIVE] == []
+
+
 def test_a_neighbour_that_dies_is_told_to_all_that_are_linked_and_the_next_takes_its_place():
     one = spread()
     before = near(one)
