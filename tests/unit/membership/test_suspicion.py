@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from irisd.membership.suspicion import HELPERS, LEAST, MOST, Suspicion
@@ -29,7 +31,7 @@ def test_each_confirmation_shortens_it_between_the_bounds(asked: int):
 
 def test_the_first_confirmation_counts_most():
     times = [suspicion(5, confirmed).timeout(1.0) for confirmed in range(6)]
-    steps = [before - after for before, after in zip(times, times[1:], strict=False)]
+    steps = [before - after for before, after in pairwise(times)]
     assert steps == sorted(steps, reverse=True)
 
 
