@@ -27,6 +27,7 @@ _TUNNEL_FRAMES = frozenset({Kind.DATA, Kind.FINISH, Kind.CREDIT})
 _OF_CALLS = _TUNNEL_FRAMES | {Kind.REPLY, Kind.ERROR, Kind.DONE, Kind.CANCEL}
 _NUMBERED = frozenset({Kind.PUBLISH, Kind.LOST})
 _WHOLE = frozenset({Kind.DATA, Kind.RECORD, Kind.HEARSAY})  # `more` means something else there
+_WHOLE |= {Kind.BELIEFS, Kind.VIEW, Kind.WANT}  # nodes bound these, whatever apps may send
 
 
 class Node:

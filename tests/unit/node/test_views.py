@@ -516,6 +516,18 @@ def test_words_that_were_not_asked_for_are_ordinary():
     assert place.unlinked() == []
 
 
+def test_a_view_larger_than_bodies_may_be_still_counts():
+    """Bounds of apps' bodies are not those of what nodes tell each other."""
+    place = alone(max_body=1000)
+    place.from_peer(PEER, *[hearsay(bytes([n]) * 16, DB) for n in range(10, 60)])
+    held = [Held(bytes([n]) * 16, 1, 1) for n in range(10, 59)]
+    (body,) = encode_view(held, range(10, 60))
+    assert len(body) > 1000
+    place.hear(PEER)
+    place.from_peer(PEER, Frame(Kind.VIEW, body=body))
+    assert kinds(place.hear(PEER)) == ["HEARSAY", "SYNCED"]
+
+
 def test_a_view_says_what_is_held_of_what_differs():
     a, b = Place(1), Place(2)
     meet(a, b)
