@@ -68,6 +68,7 @@ class Records:
         """Tell a new peer everything, and where its publishes to us stand."""
         record = self._core.record
         ledger = self._core.ledgers[peer.id]
+        peer.sent_before = ledger.sent
         pieces = encode_record(record.claims(), about=self.about)
         for at, piece in enumerate(pieces):
             frame = Frame(Kind.RECORD, count=record.version, body=piece, seq=ledger.received, total=ledger.sent)
@@ -225,7 +226,7 @@ class Records:
         ledger = self._core.ledgers[peer.id]
         if not ledger.resumed(frame.total):
             self._forgotten(peer.id)
-        for (topic, group), count in ledger.relinked(frame.seq):
+        for (topic, group), count in ledger.relinked(frame.seq, peer.sent_before):
             self._core.urgent(peer, Frame(Kind.LOST, address=topic, group=group, count=count))
 
     # -- who waits
