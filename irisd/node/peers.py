@@ -21,6 +21,19 @@ from irisd.node.views import Views
 RETRY = 5.0
 """Seconds for which nothing is routed to a node that could not be dialled."""
 ASK, NO = 1, 3
+_OF_ITS_LINK = frozenset(
+    {
+        Kind.RECORD,
+        Kind.RECORD_ACK,
+        Kind.PUBLISH_ACK,
+        Kind.VIEW,
+        Kind.WANT,
+        Kind.SYNCED,
+        Kind.HEARSAY,
+        Kind.IDLE,
+    }
+)
+"""What is not sent over the next link: that begins with the whole record."""
 IDLE_CHECKS = 4
 """How often links are looked at within the time they may be idle."""
 
@@ -72,6 +85,8 @@ class Peers:
         peer = self._core.peers.get(node)
         again = False
         if peer is not None and peer.linked:
+            if idle:
+                peer.outbox.forget_urgent(_OF_ITS_LINK)
             again = idle and bool(peer.outbox)
             if again:  # something came while the other side said yes
                 self._reset(peer)

@@ -242,6 +242,26 @@ def said_yes(one: Place, other: Place) -> None:
     other.link_down(one.id, idle=True)
 
 
+def test_a_change_of_the_record_meanwhile_does_not_go_ahead_of_the_whole():
+    one, other = closing()
+    caller = one.app()
+    one.say(caller, join(1, "web"), request(3, ms=60_000))
+    said_yes(one, other)
+    assert one.connecting() == [other.id]
+    meet(one, other)
+    assert other.unlinked() == []
+    assert kinds(other.hear(member_of(other))) == ["REQUEST"]
+    assert [claim.cluster for claim in other.node.core.registry.claims(one.id)] == ["web"]
+
+
+def test_a_change_of_the_record_alone_is_no_reason_for_a_link():
+    one, other = closing()
+    one.say(one.app(), join(1, "web"))
+    said_yes(one, other)
+    assert one.connecting() == []
+    assert other.id not in one.node.core.peers
+
+
 def test_what_comes_while_the_other_says_no_leaves_then():
     one, other = closing()
     caller = one.app()
