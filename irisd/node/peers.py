@@ -73,6 +73,8 @@ class Peers:
         peer.speaks = bool(info.features & MEMBERSHIP)
         peer.since = peer.last_used = core.now
         peer.outbox.idle = True
+        if not peer.speaks:
+            peer.outbox.forget_urgent({Kind.BELIEFS})  # it waited for the link, and would be a violation
         record = NodeRecord(node, info.incarnation, info.name, addresses=(info.address,) if dialled else ())
         self._views.membership.link_up(node, record, dialled, speaks=peer.speaks, now=core.now)
         self._views.refresh(node)

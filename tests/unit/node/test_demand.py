@@ -182,6 +182,16 @@ def test_a_node_that_dies_while_it_is_dialled_fails_what_waits():
     one.wait(0.5)
 
 
+def test_what_waits_for_a_peer_that_turns_out_to_be_of_the_first_release_is_not_said_to_it():
+    one, other = two()
+    one.node._views.tell([other.id], [Belief(PEER, 1, Saying.ASK)])
+    assert other.id in one.node.core.peers
+    caller = one.app()
+    one.say(caller, request(1))
+    one.link_up(other.id, features=0, dialled=True)
+    assert kinds(one.hear(other.id)) == ["RECORD", "REQUEST"]
+
+
 # -- closed
 
 
