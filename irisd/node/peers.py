@@ -34,8 +34,6 @@ _OF_ITS_LINK = frozenset(
     }
 )
 """What is not sent over the next link: that begins with the whole record."""
-IDLE_CHECKS = 4
-"""How often links are looked at within the time they may be idle."""
 
 
 class Peers:
@@ -79,8 +77,6 @@ class Peers:
         self._views.membership.link_up(node, record, dialled, speaks=peer.speaks, now=core.now)
         self._views.refresh(node)
         self._views.records.link_up(peer)
-        if self._views.membership.spread and ("idle",) not in core.timers:
-            core.timers.add(("idle",), core.now + core.settings.idle_link / IDLE_CHECKS)
 
     def link_down(self, node: NodeId, reason: str, *, left: bool, idle: bool) -> None:
         """A link has ended."""
@@ -184,8 +180,7 @@ class Peers:
             unused = peer.linked and peer.is_idle and core.now - peer.last_used >= core.settings.idle_link
             if unused and peer.dialled and peer.speaks and not peer.closing and not membership.watches(peer.id):
                 core.urgent(peer, Frame(Kind.IDLE, count=ASK))
-        if membership.spread:
-            core.timers.add(("idle",), core.now + core.settings.idle_link / IDLE_CHECKS)
+        self._views.watch_idle()
 
     def idle(self, peer: Peer, frame: Frame) -> None:
         """IDLE: the other side wants to close, or not to."""

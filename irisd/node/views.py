@@ -29,6 +29,8 @@ from irisd.wire import (
     encode_want,
 )
 
+IDLE_CHECKS = 4
+"""How often links are looked at within the time they may be idle."""
 MAX_PASSED = 4_096
 """Most whole records that one WANT or VIEW brings; the rest comes a round later."""
 
@@ -277,6 +279,13 @@ class Views:
             self.refresh(node)
             if not self.membership.spread and not self.membership.is_linked(node) and node != self.membership.own:
                 self.find(node)
+        self.watch_idle()
+
+    def watch_idle(self) -> None:
+        """Look for links that nobody needs, in a mesh that can have such."""
+        core = self._core
+        if self.membership.spread and ("idle",) not in core.timers:
+            core.timers.add(("idle",), core.now + core.settings.idle_link / IDLE_CHECKS)
 
     # -- described
 

@@ -339,6 +339,22 @@ def test_a_first_release_peer_is_never_asked():
     assert "IDLE" not in kinds(one.hear(other.id))
 
 
+def test_when_the_mesh_outgrows_the_full_mesh_links_become_idle_too():
+    """No link comes up just then: those that are there must be looked at all the same."""
+    number, second = apart()
+    place = Place(number, full_mesh_limit=4, idle_link=1.0)
+    place.link_up(bytes([second]) * 16, features=FEATURES, dialled=True)
+    place.link_up(PEER, features=FEATURES, dialled=False)
+    (body,) = encode_record([], about=NodeRecord(PEER, 1, "peer"))
+    place.from_peer(PEER, Frame(Kind.RECORD, full=True, body=body))
+    for node in CROWD:
+        hear_of(place, node)
+    place.hear(bytes([second]) * 16)
+    place.now += 1.3
+    place._do(place.node.on_deadline(place.now))
+    assert "IDLE" in kinds(place.hear(bytes([second]) * 16))
+
+
 # -- passed on
 
 
