@@ -32,6 +32,7 @@ from tests.unit.node.house import (
     meet,
     only,
     pair,
+    publish,
     pump,
     request,
     subscribe,
@@ -408,6 +409,67 @@ def test_a_dead_nodes_losses_are_counted_for_a_while_and_then_it_is_forgotten():
     a.wait(15.0)
     assert claims(a, b) == []
     assert b.id not in a.node.core.ledgers
+
+
+# -- suspects
+
+
+def serving_peers(place: Place, *nodes: bytes) -> int:
+    for node in nodes:
+        place.link_up(node, features=FEATURES, dialled=False)
+        place.from_peer(node, record(DB, NEWS))
+        place.hear(node)
+    return place.app()
+
+
+NEWS = Claim(1, topic="news", group="g")
+
+
+def asked_of(place: Place, node: bytes) -> list[str]:
+    return [name for name in kinds(place.hear(node)) if name in ("REQUEST", "PUBLISH")]
+
+
+def suspect(place: Place, silent: bytes, *heard: bytes) -> None:
+    """All but one are heard for a while."""
+    for _ in range(16):
+        place.wait(0.2)
+        for node in heard:
+            place.from_peer(node, Frame(Kind.SYNCED))
+    assert state(place, silent) is State.SUSPECT
+    place.hear(silent)
+
+
+def test_a_suspect_is_chosen_only_when_nobody_else_remains():
+    place = Place(1)
+    app = serving_peers(place, PEER, OTHER)
+    suspect(place, PEER, OTHER)
+    for n in range(10):
+        place.say(app, request(2 * n + 1), publish("news", b"x"))
+    assert (asked_of(place, PEER), len(asked_of(place, OTHER))) == ([], 20)
+    place.link_down(OTHER, left=True)
+    place.hear(app)
+    place.say(app, request(101), publish("news", b"x"))
+    assert sorted(asked_of(place, PEER)) == ["PUBLISH", "REQUEST"]
+
+
+def test_a_suspect_that_is_heard_is_as_good_as_any():
+    place = Place(1)
+    app = serving_peers(place, PEER, OTHER)
+    suspect(place, PEER, OTHER)
+    place.from_peer(PEER, Frame(Kind.SYNCED))
+    for n in range(10):
+        place.say(app, request(2 * n + 1))
+    assert len(asked_of(place, PEER)) == 5
+    assert place.node.core.suspects == set()
+
+
+def test_whoever_dies_is_no_suspect_any_more():
+    place = Place(1)
+    serving_peers(place, PEER)
+    place.link_down(PEER)
+    assert place.node.core.suspects == {PEER}
+    place.wait(5.0)
+    assert place.node.core.suspects == set()
 
 
 # -- first release

@@ -34,8 +34,8 @@ def test_golden_bytes_both_ways():
 
 
 def test_nothing_to_say_is_no_body_and_an_empty_body_says_nothing():
-    assert encode_beliefs([]) == encode_want([]) == encode_view([], []) == []
-    assert decode_beliefs(b"") == decode_want(b"") == []
+    assert (encode_beliefs([]), encode_want([]), encode_view([], [])) == ([], [], [])
+    assert (decode_beliefs(b""), decode_want(b"")) == ([], [])
     assert decode_view(bytes(32)) == ([], [])
 
 
