@@ -172,14 +172,13 @@ class Membership:
         """
         self.heart.link_down(node)
         self.beliefs.unwatched.discard(node)
-        known = self.view.present.get(node)
-        if known is None or idle:
+        if node not in self.view.present:
             return
         if left:
             self.beliefs.bury(node, State.LEFT, reason, now)
-        else:
+        elif not idle:
             self.beliefs.suspect(node, self._awake(now), reason, now)
-            self._arm(now)
+        self._arm(now)
 
     def heard(self, node: NodeId, now: float) -> None:
         """Frames came over a link."""

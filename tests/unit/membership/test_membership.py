@@ -585,6 +585,13 @@ def test_an_edge_that_watches_its_links_itself_needs_no_timer():
     assert one.state(2) is State.DEAD
 
 
+def test_a_node_whose_watch_ends_with_its_link_is_watched_here():
+    one = Watcher()
+    one.link(2, dialled=None)
+    one.down(2, idle=True)
+    assert one.m.next_deadline() is not None
+
+
 # -- hearsay
 
 
