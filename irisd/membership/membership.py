@@ -343,7 +343,8 @@ class Membership:
         return self.health.awake(now)
 
     def _arm(self, now: float) -> None:
-        if len(self.view.present) - 1 <= len(self.beliefs.unwatched):
+        present = self.view.present
+        if len(present) - 1 <= sum(node in present for node in self.beliefs.unwatched):
             self._next_check = math.inf  # nobody to watch
             return
         often = 4 * _CHECKS if self.beliefs.suspicions else _CHECKS

@@ -592,6 +592,15 @@ def test_a_node_whose_watch_ends_with_its_link_is_watched_here():
     assert one.m.next_deadline() is not None
 
 
+def test_one_that_is_buried_with_its_link_does_not_hide_those_to_watch():
+    one = Watcher()
+    one.link(2)
+    one.link(3, dialled=None)
+    one.believed(2, said(B, Saying.DEAD))
+    one.m.on_deadline(one.now + 1.0)
+    assert one.m.next_deadline() is not None
+
+
 # -- hearsay
 
 
