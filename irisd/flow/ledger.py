@@ -10,6 +10,7 @@ outlives links and dies with the node.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 ACK_EVERY = 64
@@ -54,12 +55,15 @@ class Ledger:
             key = ("", "")
         self._lost[key] = self._lost.get(key, 0) + messages
 
-    def relinked(self, last: int) -> list[tuple[TopicKey, int]]:
-        """A new link: the receiver had everything up to ``last``. Return what it lost, and forget it."""
+    def relinked(self, last: int, before: float = math.inf) -> list[tuple[TopicKey, int]]:
+        """A new link: the receiver had everything up to ``last``. Return what it lost, and forget it.
+
+        What was sent after ``before`` went over the new link already, and is under way.
+        """
         self.acknowledge(last)
-        for _, key, messages in self._unacknowledged:
+        while self._unacknowledged and self._unacknowledged[0][0] <= before:
+            _, key, messages = self._unacknowledged.popleft()
             self.lose(key, messages)
-        self._unacknowledged.clear()
         lost, self._lost = self._lost, {}
         return list(lost.items())
 

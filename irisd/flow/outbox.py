@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Container, Hashable, Iterator
 
 from irisd.model import PART_BYTES, Frame, KiB, Kind, WhenFull
 
@@ -128,6 +128,11 @@ class Outbox:
         """Lengthen an urgent frame that still waits here."""
         frame.body += more
         self.urgent_bytes += len(more)
+
+    def forget_urgent(self, kinds: Container[int]) -> None:
+        """Drop urgent frames of these kinds, which mean nothing any more."""
+        self._urgent = deque(frame for frame in self._urgent if frame.kind not in kinds)
+        self.urgent_bytes = sum(cost(frame) for frame in self._urgent)
 
     def fits(self, frame: Frame, limit: int) -> bool:
         """Whether it keeps the calls that wait here within ``limit`` bytes; one always fits."""

@@ -120,6 +120,8 @@ class Beliefs:
             known.heard, known.heard_by = now - (self._health.awake(now) - evidence), by
             if known.state is State.SUSPECT:
                 self.set(node, State.ALIVE, f"heard by {self.name(by)}", now)
+            if self.spread and node not in self.rings.neighbours and not self.is_linked(node):
+                del self.suspicions[node]  # its watchers see to it
 
     def set(self, node: NodeId, state: State, reason: str, now: float) -> None:
         known = self.view.present.get(node)
@@ -132,7 +134,7 @@ class Beliefs:
         node = known.record.node_id
         self.view.enter(known)
         near = self.rings.add(node)
-        self._resize()
+        self._resize(now)
         self._port.changed(known, before, reason)
         if not self.is_linked(node) and (near or not self.spread):
             self._port.find(node)
@@ -148,7 +150,7 @@ class Beliefs:
         near = self.rings.neighbours
         if self.rings.remove(node, self.view.present):
             new_near = [other for other in self.rings.neighbours if other not in near]
-        self._resize()
+        self._resize(now)
         self._port.changed(known, before, reason)
         if not told_by or self.spread:
             others = [other for other, pulse in self._heart.pulses.items() if pulse.speaks and other != told_by]
@@ -163,15 +165,21 @@ class Beliefs:
         suspicion = self.suspicions.get(node)
         if suspicion is None:
             self.suspicions[node] = Suspicion(since, self._health.awake(now))
-        elif suspicion.voucher == b"":
+        elif suspicion.voucher:
+            return  # others hear it
+        else:
             suspicion.since = min(suspicion.since, since)
         self.set(node, State.SUSPECT, reason, now)
 
-    def _resize(self) -> None:
+    def _resize(self, now: float) -> None:
         spread = len(self.view.present) > self._full_mesh_limit
         if spread != self.spread:
             self.spread = spread
             self._port.reach_changed()
+            if spread:  # whoever was still to be linked with need not be any more
+                for node, known in list(self.view.present.items()):
+                    if known.state is State.JOINING:
+                        self.set(node, State.ALIVE, "passed on", now)
 
     def incarnation(self, node: NodeId) -> int:
         known = self.view.known(node)

@@ -149,7 +149,6 @@ class Membership:
             self.beliefs.unwatched.add(node)
         else:
             self.heart.link_up(node, asks=dialled, speaks=speaks, now=now, awake=self._awake(now))
-            self._arm(now)
         known = self.view.known(node)
         if known is not None and known.state >= State.DEAD and speaks:
             saying = Saying.DEAD if known.state is State.DEAD else Saying.LEFT
@@ -159,6 +158,7 @@ class Membership:
             self.beliefs.enter(Known(record, UNRECORDED, State.ALIVE, now, self.own), None, "linked", now)
         else:
             self.beliefs.hear(node, now, "linked")
+        self._arm(now)  # it is present now
 
     def link_down(self, node: NodeId, reason: str, now: float, *, left: bool = False, idle: bool = False) -> None:
         """A link has ended.
@@ -172,14 +172,13 @@ class Membership:
         """
         self.heart.link_down(node)
         self.beliefs.unwatched.discard(node)
-        known = self.view.present.get(node)
-        if known is None or idle:
+        if node not in self.view.present:
             return
         if left:
             self.beliefs.bury(node, State.LEFT, reason, now)
-        else:
+        elif not idle:
             self.beliefs.suspect(node, self._awake(now), reason, now)
-            self._arm(now)
+        self._arm(now)
 
     def heard(self, node: NodeId, now: float) -> None:
         """Frames came over a link."""
@@ -344,7 +343,8 @@ class Membership:
         return self.health.awake(now)
 
     def _arm(self, now: float) -> None:
-        if len(self.view.present) - 1 <= len(self.beliefs.unwatched):
+        present = self.view.present
+        if len(present) - 1 <= sum(node in present for node in self.beliefs.unwatched):
             self._next_check = math.inf  # nobody to watch
             return
         often = 4 * _CHECKS if self.beliefs.suspicions else _CHECKS

@@ -61,6 +61,7 @@ class Peer(Endpoint):
         acknowledged: Version of our record it holds.
         incoming: What has come of a record, its own and somebody else's.
         synced: Its whole record is here.
+        sent_before: The number of the last publish before this link.
         change: The last RECORD towards it; one that still waits takes up the next claim.
     """
 
@@ -81,6 +82,7 @@ class Peer(Endpoint):
         self.acknowledged = 0
         self.incoming: dict[int, Incoming] = {}
         self.synced = False
+        self.sent_before = 0
         self.change: Frame | None = None
 
     @property

@@ -29,6 +29,7 @@ _OF_CALLS = _TUNNEL_FRAMES | {Kind.REPLY, Kind.ERROR, Kind.DONE, Kind.CANCEL}
 _STANDING = frozenset({Kind.JOIN, Kind.SUBSCRIBE, Kind.WATCH, Kind.FLUSH})
 _NUMBERED = frozenset({Kind.PUBLISH, Kind.LOST})
 _WHOLE = frozenset({Kind.DATA, Kind.RECORD, Kind.HEARSAY})  # `more` means something else there
+_WHOLE |= {Kind.BELIEFS, Kind.VIEW, Kind.WANT}  # nodes bound these, whatever apps may send
 
 
 class Node:
@@ -264,7 +265,7 @@ class Node:
         except (ProtocolError, PartsError) as error:
             core.drop("protocol-error")
             core.emit(Unlink(peer.id, str(error)))
-            self._peers.remove(peer)
+            self._peers.drop(peer)
         return self._collect()
 
     # -- out

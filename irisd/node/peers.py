@@ -21,8 +21,19 @@ from irisd.node.views import Views
 RETRY = 5.0
 """Seconds for which nothing is routed to a node that could not be dialled."""
 ASK, NO = 1, 3
-IDLE_CHECKS = 4
-"""How often links are looked at within the time they may be idle."""
+_OF_ITS_LINK = frozenset(
+    {
+        Kind.RECORD,
+        Kind.RECORD_ACK,
+        Kind.PUBLISH_ACK,
+        Kind.VIEW,
+        Kind.WANT,
+        Kind.SYNCED,
+        Kind.HEARSAY,
+        Kind.IDLE,
+    }
+)
+"""What is not sent over the next link: that begins with the whole record."""
 
 
 class Peers:
@@ -47,7 +58,7 @@ class Peers:
         core, node = self._core, info.node_id
         peer = core.peers.get(node)
         if peer is not None and peer.linked:
-            self.remove(peer)
+            self.drop(peer)
             peer = None
         core.timers.remove(("forget", node))
         core.timers.remove(("retry", node))
@@ -60,18 +71,20 @@ class Peers:
         peer.speaks = bool(info.features & MEMBERSHIP)
         peer.since = peer.last_used = core.now
         peer.outbox.idle = True
+        if not peer.speaks:
+            peer.outbox.forget_urgent({Kind.BELIEFS})  # it waited for the link, and would be a violation
         record = NodeRecord(node, info.incarnation, info.name, addresses=(info.address,) if dialled else ())
         self._views.membership.link_up(node, record, dialled, speaks=peer.speaks, now=core.now)
         self._views.refresh(node)
         self._views.records.link_up(peer)
-        if self._views.membership.spread and ("idle",) not in core.timers:
-            core.timers.add(("idle",), core.now + core.settings.idle_link / IDLE_CHECKS)
 
     def link_down(self, node: NodeId, reason: str, *, left: bool, idle: bool) -> None:
         """A link has ended."""
         peer = self._core.peers.get(node)
         again = False
         if peer is not None and peer.linked:
+            if idle:
+                peer.outbox.forget_urgent(_OF_ITS_LINK)
             again = idle and bool(peer.outbox)
             if again:  # something came while the other side said yes
                 self._reset(peer)
@@ -79,6 +92,7 @@ class Peers:
                 self.remove(peer)
         self._views.membership.link_down(node, reason, self._core.now, left=left, idle=idle)
         self._views.refresh(node)
+        self._views.claimed(node)
         if left:
             self.forget(node, died=False)
         elif again:
@@ -116,6 +130,11 @@ class Peers:
                 self._views.refresh(node)
             case _:
                 self._look_for_idle()
+
+    def drop(self, peer: Peer) -> None:
+        """A peer's link is given up here, whatever the edge will say of it."""
+        self.remove(peer)
+        self._views.claimed(peer.id)
 
     def remove(self, peer: Peer) -> None:
         """A peer is not linked any more: whatever was under way ends."""
@@ -167,8 +186,7 @@ class Peers:
             unused = peer.linked and peer.is_idle and core.now - peer.last_used >= core.settings.idle_link
             if unused and peer.dialled and peer.speaks and not peer.closing and not membership.watches(peer.id):
                 core.urgent(peer, Frame(Kind.IDLE, count=ASK))
-        if membership.spread:
-            core.timers.add(("idle",), core.now + core.settings.idle_link / IDLE_CHECKS)
+        self._views.watch_idle()
 
     def idle(self, peer: Peer, frame: Frame) -> None:
         """IDLE: the other side wants to close, or not to."""

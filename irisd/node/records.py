@@ -68,6 +68,7 @@ class Records:
         """Tell a new peer everything, and where its publishes to us stand."""
         record = self._core.record
         ledger = self._core.ledgers[peer.id]
+        peer.sent_before = ledger.sent
         pieces = encode_record(record.claims(), about=self.about)
         for at, piece in enumerate(pieces):
             frame = Frame(Kind.RECORD, count=record.version, body=piece, seq=ledger.received, total=ledger.sent)
@@ -141,7 +142,7 @@ class Records:
         if own and not peer.speaks:  # the first release counts on the order alone
             known = self._membership.view.known(peer.id)
             incoming.base = known.version if known is not None else 0
-        self._take_in(peer, incoming, frame.count)
+        self._take_in(peer, incoming, frame.count, own)
         if own:
             if incoming.full:
                 peer.synced = True
@@ -153,7 +154,7 @@ class Records:
         verdict = self._membership.judge(author, about, base, frame.count, full=frame.full)
         return verdict is Verdict.STALE
 
-    def _take_in(self, peer: Peer, incoming: Incoming, version: int) -> None:
+    def _take_in(self, peer: Peer, incoming: Incoming, version: int, own: bool) -> None:
         core, author, about = self._core, incoming.author, incoming.about
         verdict = self._membership.judge(author, about, incoming.base, version, full=incoming.full)
         if verdict is Verdict.NEWS:
@@ -167,12 +168,12 @@ class Records:
             self._arrived(author)
         elif verdict is Verdict.LACKING:
             self._want(peer, author)
-        elif verdict is Verdict.BURIED and author != peer.id:
+        elif verdict is Verdict.BURIED and not own:  # else it was told when it linked
             self.say_gone(peer, author)
         elif verdict is Verdict.OWN:
-            own = self.about.incarnation
-            said = about.incarnation if about is not None else own
-            if (said, version) > (own, core.record.version) and said <= own + MAX_JUMP:
+            held = self.about.incarnation
+            said = about.incarnation if about is not None else held
+            if (said, version) > (held, core.record.version) and said <= held + MAX_JUMP:
                 self._contradict(said)
         elif verdict in (Verdict.FUTURE, Verdict.FULL):
             core.drop(f"record-{verdict}")
@@ -226,7 +227,7 @@ class Records:
         ledger = self._core.ledgers[peer.id]
         if not ledger.resumed(frame.total):
             self._forgotten(peer.id)
-        for (topic, group), count in ledger.relinked(frame.seq):
+        for (topic, group), count in ledger.relinked(frame.seq, peer.sent_before):
             self._core.urgent(peer, Frame(Kind.LOST, address=topic, group=group, count=count))
 
     # -- who waits

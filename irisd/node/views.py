@@ -29,6 +29,8 @@ from irisd.wire import (
     encode_want,
 )
 
+IDLE_CHECKS = 4
+"""How often links are looked at within the time they may be idle."""
 MAX_PASSED = 4_096
 """Most whole records that one WANT or VIEW brings; the rest comes a round later."""
 
@@ -159,7 +161,11 @@ class Views:
             routable = afar and ("retry", node) not in core.timers
         if core.registry.is_routable(node) != routable:
             core.registry.routable(node, routable)
-            core.claimed(node, core.registry.claims(node), False)
+            self.claimed(node)
+
+    def claimed(self, node: NodeId) -> None:
+        """What a node can be reached for may have changed: whoever watches is told."""
+        self._core.claimed(node, self._core.registry.claims(node), False)
 
     # -- for membership
 
@@ -275,6 +281,13 @@ class Views:
             self.refresh(node)
             if not self.membership.spread and not self.membership.is_linked(node) and node != self.membership.own:
                 self.find(node)
+        self.watch_idle()
+
+    def watch_idle(self) -> None:
+        """Look for links that nobody needs, in a mesh that can have such."""
+        core = self._core
+        if self.membership.spread and ("idle",) not in core.timers:
+            core.timers.add(("idle",), core.now + core.settings.idle_link / IDLE_CHECKS)
 
     # -- described
 

@@ -52,7 +52,7 @@ def encode_record(
         head += b"\x18" + varint(about.incarnation)
         texts = [(b"\x2a", about.name), (b"\x32", about.cloud), (b"\x3a", about.release)]
         for tag, text in (*texts, *((b"\x42", address) for address in about.addresses[:MAX_ADDRESSES])):
-            raw = text.encode()[:MAX_TEXT]
+            raw = text.encode()[:MAX_TEXT].decode(errors="ignore").encode()  # no half characters
             head += tag + varint(len(raw)) + raw
         if about.draining:
             head += b"\x48\x01"

@@ -63,7 +63,7 @@ class Held(NamedTuple):
 
 def encode_beliefs(beliefs: Iterable[Belief]) -> list[bytes]:
     """Encode what is believed, as one or more bodies."""
-    entries = (_BELIEF.pack(b.node, b.incarnation, b.saying, min(int(b.age * 1000), _MAX_AGE)) for b in beliefs)
+    entries = (_BELIEF.pack(b.node, b.incarnation, b.saying, min(round(b.age * 1000), _MAX_AGE)) for b in beliefs)
     return [b"".join(some) for some in _some(entries)]
 
 

@@ -9,8 +9,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from irisd.effects import Detach, Unlink
-from irisd.model import Claim, Code, Frame, Kind, WhenFull
-from irisd.wire import encode_claims
+from irisd.model import FEATURES, Claim, Code, Frame, Kind, NodeRecord, WhenFull
+from irisd.wire import (
+    Belief,
+    Held,
+    encode_beliefs,
+    encode_claims,
+    encode_record,
+    encode_view,
+    encode_want,
+)
 from tests.unit.node.house import Place, join, kinds, link, pump, reply, request, subscribe
 
 SMALL: dict[str, Any] = {
@@ -34,13 +42,37 @@ CLAIM = st.one_of(
     st.builds(Claim, st.integers(0, 3), cluster=st.sampled_from(["db", "web", "far"]), patterns=st.integers(0, 63)),
     st.builds(Claim, st.integers(0, 3), topic=TOPICS.filter(bool), group=st.sampled_from(["", "g"])),
 )
+THIRD = b"\x00" * 15 + b"\x01"
+STRANGERS = st.sampled_from([THIRD, b"\x01" * 16, b"\x33" * 16, b"\x44" * 16, b"\x55" * 16])
+"""Whom a liar speaks of: anybody but the honest peer. Whoever holds the key is believed."""
+INCARNATIONS = st.sampled_from([0, 1, 2, 3, 2**20 + 2, 2**62])
+ABOUT = st.builds(NodeRecord, STRANGERS, INCARNATIONS, st.text(max_size=5), addresses=st.just(("h:1",)))
 KINDS = st.one_of(
     st.sampled_from([int(kind) for kind in Kind]),
     st.sampled_from(
         [Kind.REQUEST, Kind.TUNNEL, Kind.SURVEY, Kind.REPLY, Kind.DATA, Kind.CREDIT, Kind.PUBLISH, Kind.PART]
     ),
+    st.sampled_from([Kind.BELIEFS, Kind.VIEW, Kind.WANT, Kind.HEARSAY, Kind.IDLE]),
     st.sampled_from([26, 63, 79, 1000, 2**64 - 1]),
 )
+
+
+@st.composite
+def of_others(draw: st.DrawFn, kind: int) -> bytes:
+    """The body of a frame that speaks of other nodes."""
+    if kind == Kind.BELIEFS:
+        some = st.builds(Belief, STRANGERS, INCARNATIONS, st.integers(0, 8), st.floats(0, 9))
+        return b"".join(encode_beliefs(draw(st.lists(some, max_size=3))))
+    if kind == Kind.WANT:
+        return b"".join(encode_want(draw(st.lists(STRANGERS, max_size=3))))
+    if kind == Kind.VIEW:
+        held = draw(st.lists(st.builds(Held, STRANGERS, INCARNATIONS, NUMBERS), max_size=3))
+        bodies = encode_view(held, [0, 1, 2, 0x33, 0x44, 0x55, 255])
+        return bodies[0]
+    claims = draw(st.lists(CLAIM, max_size=3))
+    about = draw(st.one_of(st.none(), ABOUT))
+    node = draw(STRANGERS) if kind == Kind.HEARSAY else b""
+    return b"".join(encode_record(claims, base=draw(NUMBERS), node=node, about=about))
 
 
 @st.composite
@@ -57,6 +89,8 @@ def any_frames(draw: st.DrawFn) -> Frame:
         fields["body"] = b"".join(encode_claims(draw(st.lists(CLAIM, max_size=5)))) + draw(
             st.sampled_from([b"", b"\xff"])
         )
+    if kind in (Kind.BELIEFS, Kind.VIEW, Kind.WANT, Kind.HEARSAY) and draw(st.integers(0, 4)):
+        fields["body"] = draw(of_others(kind)) + draw(st.sampled_from([b"", b"", b"", b"\xff"]))
     if draw(st.integers(0, 3)) == 0:
         fields["more"] = draw(st.booleans())
         fields["total"] = draw(st.sampled_from([0, 1, 5, 4000, 5001, len(fields["body"]), 2**64 - 1]))
@@ -113,7 +147,7 @@ class AnyMesh(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.place, self.peer = Place(1, **SMALL), Place(2, **SMALL)
-        self.third = b"\x00" * 15 + b"\x01"
+        self.third = THIRD
         self.member = self.place.app("member")
         self.place.say(self.member, join(1, "honest", concurrency=100), subscribe(3, "honest"))
         self.place.hear(self.member)
@@ -173,6 +207,16 @@ class AnyMesh(RuleBasedStateMachine):
     def a_lying_peer_comes(self, claims: list[Claim], full: bool) -> None:
         self.place.link_up(self.third)
         self.place.from_peer(self.third, Frame(Kind.RECORD, count=1, full=full, body=b"".join(encode_claims(claims))))
+
+    @rule(kind=st.sampled_from([Kind.RECORD, Kind.HEARSAY]), data=st.data(), version=NUMBERS, dialled=st.booleans())
+    def a_lying_peer_of_this_release_comes(self, kind: Kind, data: st.DataObject, version: int, dialled: bool) -> None:
+        self.place.link_up(self.third, features=FEATURES, dialled=dialled)
+        whole = Frame(Kind.RECORD, count=version, full=True, body=data.draw(of_others(Kind.RECORD)))
+        self.place.from_peer(self.third, whole, Frame(kind, count=version, body=data.draw(of_others(kind))))
+
+    @rule(message=st.one_of(st.binary(max_size=40), st.binary(max_size=40).map(lambda raw: b"\x80\0\0\1\1" + raw)))
+    def a_lying_peer_has_a_heartbeat(self, message: bytes) -> None:
+        self.place.control(self.third, message)
 
     @rule(opener=OPENERS)
     def a_lying_peer_asks(self, opener: Frame) -> None:
@@ -313,7 +357,7 @@ TestAnyMesh.settings = settings(max_examples=max(1, settings().max_examples // 5
 def test_an_app_and_a_peer_may_say_anything(from_app: list[Frame], from_peer: list[Frame]):
     place = Place(1, **SMALL)
     app, peer = place.app(), b"\xff" * 16
-    place.link_up(peer)
+    place.link_up(peer, features=FEATURES, dialled=False)
     place.from_peer(peer, *from_peer)
     place.say(app, *from_app)
     place.from_peer(peer, *from_peer)

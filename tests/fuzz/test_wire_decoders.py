@@ -9,8 +9,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from irisd.model import Claim, Frame, Kind
-from irisd.wire import WireError, decode_batch, decode_frame, decode_record, encode_batch, encode_claims, encode_frame
+from irisd.model import Claim, Frame, Kind, NodeRecord
+from irisd.wire import (
+    Belief,
+    Held,
+    WireError,
+    decode_batch,
+    decode_beliefs,
+    decode_frame,
+    decode_record,
+    decode_view,
+    decode_want,
+    encode_batch,
+    encode_beliefs,
+    encode_claims,
+    encode_frame,
+    encode_record,
+    encode_view,
+    encode_want,
+)
 from irisd.wire.protobuf import varint
 from tests.vectors.wire.golden import golden
 
@@ -103,6 +120,97 @@ def test_claims_or_the_documented_error(raw: bytes):
         assert str(error)
     else:
         assert decode_record(b"".join(encode_claims(claims))).claims == claims
+
+
+@given(BYTES)
+def test_a_record_or_the_documented_error(raw: bytes):
+    try:
+        piece = decode_record(raw)
+    except WireError as error:
+        assert str(error)
+    else:
+        again = encode_record(piece.claims, base=piece.base, node=piece.node, about=piece.about)
+        assert decode_record(b"".join(again)) == piece
+
+
+TEXTS = st.text(max_size=300)
+
+
+@given(
+    st.lists(CLAIMS, max_size=5),
+    NUMBERS,
+    st.one_of(st.just(b""), st.binary(min_size=16, max_size=16)),
+    st.builds(
+        NodeRecord,
+        st.just(b""),
+        st.integers(1, 2**62),
+        TEXTS,
+        TEXTS,
+        TEXTS,
+        st.lists(TEXTS, max_size=20).map(tuple),
+        st.booleans(),
+    ),
+    st.data(),
+)
+def test_records_come_back_as_far_as_they_may_be_long(
+    claims: list[Claim], base: int, node: bytes, about: NodeRecord, data: st.DataObject
+):
+    raw = b"".join(encode_record(claims, base=base, node=node, about=about))
+    piece = decode_record(raw)
+    assert (piece.claims, piece.base, piece.node) == (claims, base, node)
+    said = piece.about
+    assert said is not None
+    assert (said.incarnation, said.draining) == (about.incarnation, about.draining)
+    assert about.name.startswith(said.name) and len(said.addresses) == min(16, len(about.addresses))
+    cut = data.draw(st.integers(0, len(raw) - 1))
+    try:
+        shorter = decode_record(raw[:cut])
+    except WireError:
+        return
+    assert shorter.claims == claims[: len(shorter.claims)]
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=300),
+        mutated(),
+        st.binary(min_size=64, max_size=64).map(lambda raw: bytes(31) + b"\x01" + raw),
+    )
+)
+def test_views_or_the_documented_error(raw: bytes):
+    try:
+        beliefs = decode_beliefs(raw)
+    except WireError as error:
+        assert str(error)
+    else:
+        assert decode_beliefs(b"".join(encode_beliefs(beliefs))) == beliefs
+    try:
+        nodes = decode_want(raw)
+    except WireError as error:
+        assert str(error)
+    else:
+        assert b"".join(encode_want(nodes)) == raw
+    try:
+        buckets, held = decode_view(raw)
+    except WireError as error:
+        assert str(error)
+    else:
+        assert sorted(each for body in encode_view(held, buckets) for each in decode_view(body)[1]) == sorted(held)
+
+
+IDS = st.binary(min_size=16, max_size=16)
+U64 = st.integers(0, 2**64 - 1)
+
+
+@given(
+    st.lists(st.builds(Belief, IDS, U64, st.integers(0, 255), st.integers(0, 2**32 - 1).map(lambda ms: ms / 1000))),
+    st.lists(st.builds(Held, IDS, U64, U64)),
+)
+def test_views_come_back(beliefs: list[Belief], held: list[Held]):
+    back = [belief for body in encode_beliefs(beliefs) for belief in decode_beliefs(body)]
+    assert back == beliefs
+    again = [each for body in encode_view(held, range(256)) for each in decode_view(body)[1]]
+    assert sorted(again) == sorted(held)
 
 
 @given(BYTES, BYTES, BYTES)

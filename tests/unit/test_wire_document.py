@@ -8,9 +8,21 @@ from pathlib import Path
 
 from irisd.keys import ServiceKey
 from irisd.link.handshake import Greeting, Initiator, PskCredentials, Purpose, Responder
-from irisd.model import Claim, Frame, Kind, Pattern
+from irisd.membership import Known, View
+from irisd.membership.rounds import Beat, encode_answer, encode_question
+from irisd.model import FEATURES, Claim, Frame, Kind, NodeRecord, Pattern, State
 from irisd.sp import EndpointType, Framing, SpStream
-from irisd.wire import encode_claims, encode_frame, encode_parts
+from irisd.wire import (
+    Belief,
+    Held,
+    Saying,
+    encode_beliefs,
+    encode_claims,
+    encode_frame,
+    encode_parts,
+    encode_record,
+    encode_view,
+)
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "wire.md"
 
@@ -74,3 +86,45 @@ def test_claims():
 def test_publish():
     sizes = struct.pack("<2I", 2, 3)
     assert is_shown(encode_frame(Frame(Kind.PUBLISH, address="orders.new", sizes=sizes, seq=7, body=b"hiyou")))
+
+
+NODES = {name: bytes.fromhex(name) * 16 for name in ("0a", "0b", "0c")}
+
+
+def test_heartbeats():
+    beat = Beat(3, 2, int.from_bytes(bytes(range(16))))
+    assert is_shown(encode_question(1.0, 7, beat))
+    assert is_shown(encode_answer(7, beat, None))
+
+
+def test_records():
+    claim = Claim(2, cluster="databases", patterns=Pattern.REQUEST)
+    about = NodeRecord(NODES["0a"], 1, "a", release="1.0", addresses=("10.0.0.1:7511",))
+    assert is_shown(b"".join(encode_record([claim], about=about)))
+    gone = Claim(0, cluster="databases")
+    assert is_shown(b"".join(encode_record([gone], base=6, node=NODES["0b"])))
+
+
+def test_what_nodes_say_of_each_other():
+    beliefs = [
+        Belief(NODES["0a"], 1, Saying.HEARD, 0.25),
+        Belief(NODES["0b"], 2, Saying.DEAD),
+        Belief(NODES["0c"], 1, Saying.ASK, 1.5),
+    ]
+    assert is_shown(b"".join(encode_beliefs(beliefs)))
+    assert is_shown(b"".join(encode_view([Held(NODES["0a"], 1, 7)], [0, 10])))
+
+
+def test_digest():
+    view = View(NodeRecord(NODES["0a"]), 7, 0.0)
+    view.enter(Known(NodeRecord(NODES["0b"]), 0, State.ALIVE, 0.0, NODES["0a"]))
+    assert is_shown(view.digest.to_bytes(16))
+
+
+def test_kinds_features_and_sayings_are_those_of_the_code():
+    text = DOCUMENT.read_text()
+    for kind in Kind:
+        assert kind < 64 or f"| {kind.name} | {int(kind)} |" in text
+    for saying in Saying:
+        assert f"\n| {int(saying)} | " in text
+    assert f"bits: {int(FEATURES)} `MEMBERSHIP`" in text

@@ -83,3 +83,14 @@ def test_losses_of_too_many_topics_are_told_as_one():
     assert len(lost) == MAX_TOPICS + 1
     assert lost["", ""] == 10
     assert lost["t0", ""] == 2
+
+
+def test_what_left_over_the_new_link_before_the_other_side_spoke_is_under_way():
+    ledger = Ledger()
+    ledger.sending(("t", ""), 2)
+    before = ledger.sent
+    ledger.sending(("t", ""), 3)
+    ledger.sending(("u", ""), 1)
+    assert ledger.relinked(0, before) == [(("t", ""), 2)]
+    assert ledger.unacknowledged == 2
+    assert ledger.relinked(2) == [(("u", ""), 1)]

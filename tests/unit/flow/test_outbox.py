@@ -475,3 +475,13 @@ def test_flows_end_in_any_order_in_linear_time():
     assert time.process_time() - began < 2.0  # looking for each among the others takes ten times that
     assert not outbox
     assert outbox.bytes == 0
+
+
+def test_urgent_frames_that_mean_nothing_any_more_are_forgotten():
+    outbox = Outbox(limit=1000)
+    for kind in (Kind.RECORD, Kind.CREDIT, Kind.RECORD, Kind.CANCEL):
+        outbox.put_urgent(Frame(kind, body=b"x"))
+    outbox.forget_urgent({Kind.RECORD})
+    assert outbox.urgent_bytes == 2 * (FRAME_COST + 1)
+    assert [frame.kind for frame in outbox.take(10_000, 0.0)] == [Kind.CREDIT, Kind.CANCEL]
+    assert (outbox.urgent_bytes, bool(outbox)) == (0, False)

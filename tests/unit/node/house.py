@@ -5,8 +5,8 @@ from __future__ import annotations
 from random import Random
 from typing import Any, TypeVar
 
-from irisd.effects import Detach, Effect, Unlink, Wake
-from irisd.model import Destination, Frame, Kind, MiB, PeerInfo
+from irisd.effects import Connect, Control, Detach, Effect, Found, Unlink, Wake
+from irisd.model import FEATURES, Destination, Frame, Kind, MiB, PeerInfo
 from irisd.node import Node, NodeIdentity, NodeSettings
 from irisd.wire import decode_frame, encode_frame
 
@@ -72,11 +72,20 @@ class Place:
         id = peer.id if isinstance(peer, Place) else peer
         self._do(self.node.frames_from_peer(id, [crossed(frame) for frame in frames], self.now))
 
-    def link_up(self, id: bytes) -> None:
-        self._do(self.node.link_up(PeerInfo(id, f"n{id[0]}"), self.now))
+    def link_up(self, id: bytes, *, features: int = 0, dialled: bool | None = None) -> None:
+        info = PeerInfo(id, f"n{id[0]}", address=address_of(id), features=features)
+        self._do(self.node.link_up(info, self.now, dialled=dialled))
 
-    def link_down(self, id: bytes, *, left: bool = False) -> None:
-        self._do(self.node.link_down(id, "test", self.now, left=left))
+    def link_down(self, id: bytes, *, left: bool = False, idle: bool = False) -> None:
+        self._do(self.node.link_down(id, "test", self.now, left=left, idle=idle))
+
+    def connect_failed(self, id: bytes) -> None:
+        self._do(self.node.connect_failed(id, "test", self.now))
+
+    def control(self, peer: Place | bytes, message: bytes) -> None:
+        """A message of a link's control connection comes in."""
+        id = peer.id if isinstance(peer, Place) else peer
+        self._do(self.node.control_received(id, [message], self.now))
 
     def drain(self) -> None:
         self._do(self.node.drain(self.now))
@@ -89,6 +98,12 @@ class Place:
 
     def detached(self) -> list[Detach]:
         return self.effects_of(Detach)
+
+    def found(self) -> list[bytes]:
+        return [found.node for found in self.effects_of(Found)]
+
+    def connecting(self) -> list[bytes]:
+        return [connect.node for connect in self.effects_of(Connect)]
 
     def unlinked(self) -> list[Unlink]:
         return self.effects_of(Unlink)
@@ -129,6 +144,35 @@ def link(one: Place, other: Place) -> None:
     pump(one, other)
 
 
+def address_of(id: bytes) -> str:
+    return f"10.0.0.{id[0]}:7511"
+
+
+def meet(one: Place, other: Place) -> None:
+    """Link two places of this release, ``one`` dials; their records settle, and the first heartbeat."""
+    one.links[other.id], other.links[one.id] = other, one
+    one.link_up(other.id, features=FEATURES, dialled=True)
+    other.link_up(one.id, features=FEATURES, dialled=False)
+    pump(one, other)
+
+
+def together(seconds: float, *places: Place) -> None:
+    """Let time pass for several places at once; whatever they say arrives at once."""
+    now = places[0].now
+    until = now + seconds
+    while True:
+        due = min((place.node.next_deadline() or until + 1 for place in places), default=until + 1)
+        if due > until:
+            break
+        now = max(now, due)
+        for place in places:
+            place.now = now
+            place._do(place.node.on_deadline(now))
+        pump(*places)
+    for place in places:
+        place.now = until
+
+
 def cut(one: Place, other: Place, *, seconds: float = 0.0) -> None:
     """Lose the link and what waits on it."""
     del one.links[other.id], other.links[one.id]
@@ -152,6 +196,10 @@ def pump(*places: Place) -> None:
     while moving:
         moving = False
         for place in places:
+            for control in place.effects_of(Control):  # those who are not here do not answer
+                if control.peer in place.links and place.links[control.peer] in places:
+                    place.links[control.peer].control(place, b"".join(control.parts))
+                    moving = True
             for far in list(place.links.values()):
                 if far in places and carry(place, far):
                     moving = True

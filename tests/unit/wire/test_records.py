@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from irisd.model import Claim
-from irisd.wire import PIECE_BYTES, WireError, decode_record, encode_claims
+from irisd.model import Claim, NodeRecord
+from irisd.wire import PIECE_BYTES, WireError, decode_record, encode_claims, encode_record
+from irisd.wire.records import MAX_ADDRESSES, MAX_INCARNATION, MAX_TEXT, RecordPiece
 from tests.vectors.wire.golden import golden
 
 GOLDEN = golden("claims.")
@@ -63,3 +64,82 @@ def test_fields_of_the_future_are_skipped():
 def test_bad_bytes_are_refused(raw: bytes, rule: str):
     with pytest.raises(WireError, match=rule):
         claims_of(raw)
+
+
+NODE = b"\x0b" * 16
+RECORDS = {
+    "record.own": (
+        RecordPiece(
+            [CLAIMS["claims.cluster"]], b"", 0, NodeRecord(b"", 1, "a", "default", "1.0", ("10.0.0.1:7511",), False)
+        )
+    ),
+    "record.passed-on": RecordPiece([CLAIMS["claims.withdrawn"]], NODE, 6, None),
+    "record.draining": RecordPiece([], b"", 7, NodeRecord(b"", 2, "", "", "", (), True)),
+}
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_golden_records_both_ways(name: str):
+    raw, piece = golden("record.")[name], RECORDS[name]
+    assert decode_record(raw) == piece
+    assert encode_record(piece.claims, base=piece.base, node=piece.node, about=piece.about) == [raw]
+
+
+def test_what_the_first_release_says_is_a_record_without_a_head():
+    assert decode_record(GOLDEN["claims.cluster"]) == RecordPiece([CLAIMS["claims.cluster"]], b"", 0, None)
+
+
+def test_claims_appended_to_a_change_belong_to_it():
+    (change,) = encode_record([CLAIMS["claims.cluster"]], base=4)
+    piece = decode_record(change + GOLDEN["claims.group"])
+    assert (piece.base, piece.claims) == (4, [CLAIMS["claims.cluster"], CLAIMS["claims.group"]])
+
+
+def test_only_the_first_piece_says_whose_it_is():
+    claims = [Claim(1, topic=f"a-rather-long-topic.{n}") for n in range(3_000)]
+    about = NodeRecord(NODE, 3, "b")
+    first, *others = encode_record(claims, base=9, node=NODE, about=about)
+    assert decode_record(first)[1:] == (NODE, 9, about)
+    assert {decode_record(piece)[1:] for piece in others} == {(b"", 0, None)}
+    assert [claim for piece in (first, *others) for claim in decode_record(piece).claims] == claims
+
+
+@pytest.mark.parametrize("text", ["x" * 1000, "é" * 200, "a" + "é" * 200, "a" * 254 + "\N{WINKING FACE}"])
+def test_texts_that_are_too_long_are_cut_between_characters(text: str):
+    (raw,) = encode_record([], about=NodeRecord(b"", 1, text, text, text, (text,)))
+    about = decode_record(raw).about
+    assert about is not None
+    for cut in (about.name, about.cloud, about.release, *about.addresses):
+        assert text.startswith(cut)
+        assert MAX_TEXT - 4 < len(cut.encode()) <= MAX_TEXT
+
+
+def test_only_so_many_addresses_travel():
+    (raw,) = encode_record([], about=NodeRecord(b"", 1, addresses=tuple(f"h:{n}" for n in range(99))))
+    about = decode_record(raw).about
+    assert about is not None and about.addresses == tuple(f"h:{n}" for n in range(MAX_ADDRESSES))
+
+
+def test_the_greatest_incarnation_comes_back():
+    (raw,) = encode_record([], base=2**64 - 1, about=NodeRecord(b"", MAX_INCARNATION))
+    piece = decode_record(raw)
+    assert piece.base == 2**64 - 1
+    assert piece.about is not None and piece.about.incarnation == MAX_INCARNATION
+
+
+@pytest.mark.parametrize(
+    ("raw", "rule"),
+    [
+        (b"\x12\x00\x12\x0f" + bytes(15), "15 bytes"),
+        (b"\x12\x11" + bytes(17), "17 bytes"),
+        (b"\x12\xff\xff\xff\xff\x0f", "past the end"),
+        (b"\x18" + b"\x81" + b"\x80" * 7 + b"\x40", "incarnation"),  # 2**62 + 1
+        (b"\x18\x01\x2a\x80\x02" + b"x" * 256, "256 bytes"),
+        (b"\x42\x80\x02" + b"x" * 256, "256 bytes"),
+        (b"\x18\x01\x32\x01\xff", "UTF-8"),
+        (b"\x42\x01x" * 17, "17 addresses"),
+    ],
+)
+def test_bad_heads_are_refused(raw: bytes, rule: str):
+    with pytest.raises(WireError, match=rule):
+        decode_record(raw)
