@@ -344,7 +344,7 @@ class Membership:
         return self.health.awake(now)
 
     def _arm(self, now: float) -> None:
-        if len(self.view.present) - 1 <= len(self.beliefs.unwatched):
+        if not self.heart.pulses and len(self.view.present) - 1 <= len(self.beliefs.unwatched):
             self._next_check = math.inf  # nobody to watch
             return
         often = 4 * _CHECKS if self.beliefs.suspicions else _CHECKS
