@@ -132,7 +132,7 @@ class Beliefs:
         node = known.record.node_id
         self.view.enter(known)
         near = self.rings.add(node)
-        self._resize()
+        self._resize(now)
         self._port.changed(known, before, reason)
         if not self.is_linked(node) and (near or not self.spread):
             self._port.find(node)
@@ -148,7 +148,7 @@ class Beliefs:
         near = self.rings.neighbours
         if self.rings.remove(node, self.view.present):
             new_near = [other for other in self.rings.neighbours if other not in near]
-        self._resize()
+        self._resize(now)
         self._port.changed(known, before, reason)
         if not told_by or self.spread:
             others = [other for other, pulse in self._heart.pulses.items() if pulse.speaks and other != told_by]
@@ -167,10 +167,13 @@ class Beliefs:
             suspicion.since = min(suspicion.since, since)
         self.set(node, State.SUSPECT, reason, now)
 
-    def _resize(self) -> None:
+    def _resize(self, now: float) -> None:
         spread = len(self.view.present) > self._full_mesh_limit
         if spread != self.spread:
             self.spread = spread
+            for node, known in self.view.present.items():
+                if spread and known.state is State.JOINING:  # its watchers vouch for it now
+                    self.set(node, State.ALIVE, "one of many", now)
             self._port.reach_changed()
 
     def incarnation(self, node: NodeId) -> int:
