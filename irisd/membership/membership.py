@@ -239,7 +239,10 @@ class Membership:
             self._arm(now)
             return
         refuted = about is not None and about.incarnation > known.record.incarnation
+        moved = about is not None and about.addresses != known.record.addresses
         self.view.update(known, about or known.record, version)
+        if moved and self.watches(node):  # linked or not: the next link is made there
+            self._port.find(node)
         if refuted and node in self.beliefs.suspicions:
             self.beliefs.vouched(node, by, self._awake(now), now)
 
