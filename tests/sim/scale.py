@@ -51,7 +51,11 @@ class Mesh:
         self._order = count()
 
     def at(self, delay: float, action: Callable[..., None], *arguments: Any) -> None:
-        heapq.heappush(self._heap, (self.now + delay, next(self._order), action, arguments))
+        self.at_time(self.now + delay, action, *arguments)
+
+    def at_time(self, when: float, action: Callable[..., None], *arguments: Any) -> None:
+        """Exactly then: a timer that fires a rounding error early would be lost."""
+        heapq.heappush(self._heap, (when, next(self._order), action, arguments))
 
     def run(self, seconds: float, until: Callable[[], bool] | None = None, every: float = 0.05) -> bool:
         """Let time pass; stop as soon as ``until`` holds, looked at every so often."""
@@ -180,7 +184,7 @@ class Host:
     def hold(self, seconds: float) -> None:
         """Be stopped for so long: nothing is read, no timer fires."""
         self.held_until = self.mesh.now + seconds
-        self.mesh.at(seconds, self._go_on)
+        self.mesh.at_time(self.held_until, self._go_on)
 
     def _go_on(self) -> None:
         held, self._held = self._held, []
@@ -227,7 +231,7 @@ class Host:
         deadline = node.next_deadline()
         if deadline is not None and deadline < self._timer:
             self._timer = deadline
-            mesh.at(max(0.0, deadline - mesh.now), self._on_timer)
+            mesh.at_time(max(mesh.now, deadline), self._on_timer)
 
     def told(self, fact: Fact) -> None:
         """What the node would log."""
