@@ -123,6 +123,11 @@ class Outbox:
         frame.body += more
         self.urgent_bytes += len(more)
 
+    def forget_urgent(self, kind: int) -> None:
+        """Urgent frames of a kind that wait here are not to leave any more."""
+        self._urgent = deque(frame for frame in self._urgent if frame.kind != kind)
+        self.urgent_bytes = sum(map(cost, self._urgent))
+
     def fits(self, frame: Frame, limit: int) -> bool:
         """Whether it keeps the calls that wait here within ``limit`` bytes; one always fits."""
         flow = self._flows.get(REQUESTS)

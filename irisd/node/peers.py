@@ -203,7 +203,8 @@ class Peers:
         self._core.emit(Connect(node, known.record.addresses))
 
     def _reset(self, peer: Peer) -> None:
-        """The link is gone, what waits stays."""
+        """The link is gone, what waits stays; the next one begins with the whole record."""
+        peer.outbox.forget_urgent(Kind.RECORD)
         peer.linked = peer.closing = peer.synced = False
         peer.change = None
         peer.incoming.clear()

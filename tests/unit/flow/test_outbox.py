@@ -445,3 +445,14 @@ def test_flows_end_in_any_order_in_linear_time():
     assert time.process_time() - began < 2.0  # looking for each among the others takes ten times that
     assert not outbox
     assert outbox.bytes == 0
+
+
+def test_urgent_frames_of_a_kind_are_forgotten():
+    outbox = Outbox(limit=1000)
+    outbox.put_urgent(Frame(Kind.RECORD, body=b"a change"))
+    outbox.put_urgent(Frame(Kind.BELIEFS, body=b"a belief"))
+
+    outbox.forget_urgent(Kind.RECORD)
+
+    assert [frame.kind for frame in outbox.take(1 << 20, 0.0)] == [Kind.BELIEFS]
+    assert outbox.urgent_bytes == 0
