@@ -177,7 +177,7 @@ class Storm:
         for station in up:
             for candidate in station.candidates.values():
                 far = self.sky.where.get(candidate.address)
-                if far is not None and far.alive:
+                if far is not None and far.alive and candidate.expected in (b"", far.id):
                     component[root(station.id)] = root(far.id)
         first = up[0]
         for station in up[1:]:
@@ -433,6 +433,8 @@ class Storm:
         tellers = [s for s in well if s.id in hearing and s.node.membership.health.score == 0]
         if not tellers or sky.jitter or 2 * len(well) <= len(sky.up()):
             return
+        if any(s.unsteady_until >= since - 2.0 for s in sky.up() if s.id in hearing):
+            return  # whoever was held takes what it reads then for fresh, and vouches
         for station in well:
             linked = any(teller is station or teller.id in station.links for teller in tellers)
             if linked and station.node.membership.is_present(whom.id):

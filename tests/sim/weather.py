@@ -451,7 +451,8 @@ class Station(Host):
         if candidate is None:
             candidate = self.candidates[address] = Candidate(address, node, self.mesh.now)
         elif node and candidate.node != node and not self._parked(candidate):
-            candidate.node = candidate.expected = node
+            candidate.node = node
+            candidate.expected = b"" if candidate.proven else node  # where one was linked, whoever is there is welcome
         elif not candidate.put_off:
             return
         if not candidate.dialling and not self._parked(candidate):
@@ -502,7 +503,6 @@ class Station(Host):
         elif not sky_is_clear(self.mesh, far):
             self.mesh.at(0.1, self._failed, candidate, False)
         elif candidate.expected and candidate.expected != far.id:
-            candidate.proven = False
             self._failed(candidate, True)
         else:
             candidate.node, candidate.expected, candidate.dialling = far.id, b"", False
