@@ -163,7 +163,9 @@ class Beliefs:
         suspicion = self.suspicions.get(node)
         if suspicion is None:
             self.suspicions[node] = Suspicion(since, self._health.awake(now))
-        elif suspicion.voucher == b"":
+        elif suspicion.voucher:
+            return  # others hear it: that it is not heard here is no news
+        else:
             suspicion.since = min(suspicion.since, since)
         self.set(node, State.SUSPECT, reason, now)
 
