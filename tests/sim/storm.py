@@ -24,8 +24,8 @@ PROPAGATION = 0.5
 GRACE = 15.0
 """Seconds after a cut in which those it had set apart may still be called dead: news travel, refutations follow."""
 MOST_NODES = 28
-POSTED = 60.0
-POSTED_PER_LINK = 20.0
+POSTED = 30.0
+POSTED_PER_LINK = 10.0
 """Messages a node may send in a second."""
 
 
@@ -150,8 +150,6 @@ class Storm:
         held = max(station.held_until for station in sky.hosts.values())
         sky.run(max(0.0, held - sky.now))
         self._bridge()
-        for station in sky.up():
-            station.trouble(AFTERWARDS if self._is_troubled(station) else 0.0)
         sky.run(AFTERWARDS)
         self.agree()
 
@@ -385,7 +383,7 @@ class Storm:
         sizes = {
             "peers": (len(core.peers), ever),
             "ledgers": (len(core.ledgers), ever),
-            "timers": (len(core.timers), 3 * ever + 8),
+            "timers": (len(core.timers), 2 * ever + 4),
             "pulses": (len(membership.heart.pulses), ever),
             "surveys": (membership.heart._surveyor.open_count, MAX_SURVEYS),
             "wanted": (len(node._records._wanted), ever + 1),
@@ -397,7 +395,7 @@ class Storm:
             require(size <= bound, f"{station} holds {size} {what}")
         for peer in core.peers.values():
             require(
-                peer.outbox.urgent_bytes <= 1 << 18, f"{station}: {peer.outbox.urgent_bytes} bytes wait for one peer"
+                peer.outbox.urgent_bytes <= 1 << 14, f"{station}: {peer.outbox.urgent_bytes} bytes wait for one peer"
             )
         if int(self.sky.now / LOOK) % 4 == 0:
             posted = station.posted - self.marks.get(station.id, 0)
@@ -409,7 +407,8 @@ class Storm:
         """Somebody believes that another is dead."""
         if self.sky.now - self.cut < GRACE and (who.node.membership.spread or whom.id not in who.links):
             return  # somebody who was set apart said so, and its refutation has a way to go
-        if whom.alive and not self._is_troubled(whom) and not self._is_troubled(who):
+        was_cut = who.cut_until + GRACE >= self.sky.now  # to have been held is no excuse
+        if whom.alive and not self._is_troubled(whom) and not was_cut:
             self.sky.fail(f"{who} believes that {whom} is dead ({reason}), which was always there")
 
     def _silent(self, whom: Station) -> None:

@@ -314,7 +314,8 @@ class Station(Host):
     """A host under weather.
 
     Attributes:
-        troubled_until: Until when something is the matter with it that may make others take it for dead.
+        cut_until: Until when there is somebody it cannot reach.
+        troubled_until: The same, long holds included: until when others may take it for dead.
         unsteady_until: The same, short holds included: until when it may be late to know.
         closing: With whom it has closed a link and not noticed yet.
     """
@@ -327,7 +328,7 @@ class Station(Host):
         self.number = len(sky.hosts)
         self.is_silent = False
         self.has_left = False
-        self.troubled_until = self.unsteady_until = -ENDLESS
+        self.cut_until = self.troubled_until = self.unsteady_until = -ENDLESS
         self.held_since = -ENDLESS
         self.posted = 0
         self.closing: set[NodeId] = set()
@@ -394,9 +395,15 @@ class Station(Host):
         if until - self.held_since >= 3.0:
             self.troubled_until = max(self.troubled_until, until)
 
+    def _go_on(self) -> None:
+        if self.number % 2:  # a timer was ready already, and comes before all that is to be read
+            self._on_timer()
+        super()._go_on()
+
     def trouble(self, seconds: float) -> None:
         """It will not be reachable from everywhere for so long."""
-        self.troubled_until = max(self.troubled_until, self.mesh.now + seconds)
+        self.cut_until = max(self.cut_until, self.mesh.now + seconds)
+        self.troubled_until = max(self.troubled_until, self.cut_until)
         self.unsteady_until = max(self.unsteady_until, self.troubled_until)
 
     def link_down(self, far: NodeId, idle: bool, *, left: bool = False) -> None:
