@@ -238,7 +238,10 @@ class Membership:
             self._arm(now)
             return
         refuted = about is not None and about.incarnation > known.record.incarnation
+        moved = about is not None and about.addresses != known.record.addresses
         self.view.update(known, about or known.record, version)
+        if moved and self.watches(node):  # linked or not: the next link is made there
+            self._port.find(node)
         if refuted and node in self.beliefs.suspicions:
             self.beliefs.vouched(node, by, self._awake(now), now)
 
@@ -344,7 +347,7 @@ class Membership:
 
     def _arm(self, now: float) -> None:
         present = self.view.present
-        if len(present) - 1 <= sum(node in present for node in self.beliefs.unwatched):
+        if not self.heart.pulses and len(present) - 1 <= sum(node in present for node in self.beliefs.unwatched):
             self._next_check = math.inf  # nobody to watch
             return
         often = 4 * _CHECKS if self.beliefs.suspicions else _CHECKS
@@ -353,14 +356,20 @@ class Membership:
         self._next_check = min(self._next_check, now + self._settings.interval / often, max(now, self._next_round))
 
     def _look_after(self, now: float, awake: float) -> None:
-        """Once a round: nobody to watch is forgotten, no tombstone is kept too long."""
+        """Once a round: whom nobody has to watch here is not asked about, whom somebody has to is looked for."""
         self.view.expire(now)
+        suspicions = self.beliefs.suspicions
+        for node, suspicion in list(suspicions.items()):
+            others_hear = suspicion.voucher and self.view.present[node].state is State.ALIVE
+            if others_hear and not self.watches(node) and not self.is_linked(node):
+                del suspicions[node]  # its watchers will tell
         for node in self._to_watch():
             known = self.view.present.get(node)
-            if known is None or node == self.own or self.is_linked(node) or node in self.beliefs.suspicions:
+            if known is None or node == self.own or self.is_linked(node):
                 continue
             if now - known.since >= UNLINKED * self._settings.interval:
-                self.beliefs.suspicions[node] = Suspicion(awake, awake)
+                if node not in suspicions:
+                    suspicions[node] = Suspicion(awake, awake)
                 self._port.find(node)
 
     def _to_watch(self) -> list[NodeId]:

@@ -21,7 +21,7 @@ from random import Random
 from typing import Any
 from unittest import mock
 
-from irisd.effects import Buffer, Cause, Connect, Control, Effect, Found, Unlink, Wake
+from irisd.effects import Buffer, Cause, Connect, Control, Effect, Fact, Found, Unlink, Wake
 from irisd.model import FEATURES, Claim, Frame, NodeId, PeerInfo
 from irisd.node import Node, NodeIdentity, NodeSettings
 from irisd.wire import decode_record
@@ -51,7 +51,11 @@ class Mesh:
         self._order = count()
 
     def at(self, delay: float, action: Callable[..., None], *arguments: Any) -> None:
-        heapq.heappush(self._heap, (self.now + delay, next(self._order), action, arguments))
+        self.at_time(self.now + delay, action, *arguments)
+
+    def at_time(self, when: float, action: Callable[..., None], *arguments: Any) -> None:
+        """Exactly then: a timer that fires a rounding error early would be lost."""
+        heapq.heappush(self._heap, (when, next(self._order), action, arguments))
 
     def run(self, seconds: float, until: Callable[[], bool] | None = None, every: float = 0.05) -> bool:
         """Let time pass; stop as soon as ``until`` holds, looked at every so often."""
@@ -75,7 +79,6 @@ class Mesh:
 
     def start(self, name: str, seeds: list[Host]) -> Host:
         host = Host(self, name)
-        self.hosts[host.id] = host
         for seed in seeds:
             host.want(seed.id)
         return host
@@ -105,6 +108,7 @@ class Link:
         self.mesh = mesh
         self.ends = (dialler, listener)
         self.up = True
+        mesh.links[_pair(dialler.id, listener.id)] = self
         for end, far in ((dialler, listener), (listener, dialler)):
             end.links[far.id] = self
         dialler.do(Node.link_up, self._info(listener), mesh.now, dialled=True)
@@ -113,7 +117,7 @@ class Link:
             self.pull(end, far)
 
     def _info(self, host: Host) -> PeerInfo:
-        return PeerInfo(host.id, host.name, address=host.name, features=FEATURES)
+        return PeerInfo(host.id, host.name, address=host.address, features=FEATURES)
 
     def far(self, end: Host) -> Host:
         return self.ends[1] if end is self.ends[0] else self.ends[0]
@@ -123,15 +127,24 @@ class Link:
         while frames:
             for frame in frames:
                 self.mesh.sent(len(frame.body))
-            self.mesh.at(LATENCY, far.frames, self, end.id, frames)
+            self.post(end, far, far.frames, frames)
             frames = end.node.take(far.id, 1 << 18, self.mesh.now)
 
     def control(self, end: Host, parts: tuple[Buffer, ...]) -> None:
         message = b"".join(parts)
         self.mesh.sent(len(message))
-        self.mesh.at(LATENCY, self.far(end).control, self, end.id, message)
+        far = self.far(end)
+        self.post(end, far, far.control, message)
 
-    def cut(self, cause: Cause | None = None) -> None:
+    def post(self, end: Host, far: Host, deliver: Callable[[Link, NodeId, Any], None], what: Any) -> None:
+        """Send one way."""
+        self.mesh.at(LATENCY, deliver, self, end.id, what)
+
+    def reaches(self, end: Host) -> bool:
+        """Whether what comes over it is read at this end."""
+        return self.up
+
+    def cut(self, by: Host, cause: Cause | None = None) -> None:
         """End it; both ends notice, a dead one does not."""
         if self.up:
             self.up = False
@@ -152,7 +165,9 @@ class Host:
     def __init__(self, mesh: Mesh, name: str) -> None:
         self.mesh = mesh
         self.name = name
+        self.address = name
         self.id: NodeId = mesh.random.randbytes(16)
+        mesh.hosts[self.id] = self
         self.links: dict[NodeId, Link] = {}
         self.alive = True
         self.died_at = float("inf")
@@ -169,7 +184,7 @@ class Host:
     def hold(self, seconds: float) -> None:
         """Be stopped for so long: nothing is read, no timer fires."""
         self.held_until = self.mesh.now + seconds
-        self.mesh.at(seconds, self._go_on)
+        self.mesh.at_time(self.held_until, self._go_on)
 
     def _go_on(self) -> None:
         held, self._held = self._held, []
@@ -177,7 +192,7 @@ class Host:
             action(*arguments)
         self._on_timer()
 
-    def _is_held(self, action: Callable[..., None], *arguments: Any) -> bool:
+    def is_held(self, action: Callable[..., None], *arguments: Any) -> bool:
         if self.mesh.now < self.held_until:
             self._held.append((action, arguments))
             return True
@@ -203,36 +218,42 @@ class Host:
                 if link is not None:
                     link.control(self, effect.parts)
             elif type(effect) is Found:
-                self.want(effect.node)
+                self.found(effect)
             elif type(effect) is Connect:
-                mesh.at(DIAL, self._dial, effect.node, True)
+                self.connect(effect)
             elif type(effect) is Unlink:
                 assert effect.cause is not Cause.VIOLATION, effect
                 link = self.links.get(effect.peer)
                 if link is not None:
-                    link.cut(effect.cause)
-            elif effect.event == "node.dead":  # type: ignore[union-attr]
-                self._believes_dead(effect.fields["node"])  # type: ignore[union-attr]
+                    link.cut(self, effect.cause)
+            elif type(effect) is Fact:
+                self.told(effect)
         deadline = node.next_deadline()
         if deadline is not None and deadline < self._timer:
             self._timer = deadline
-            mesh.at(max(0.0, deadline - mesh.now), self._on_timer)
+            mesh.at_time(max(mesh.now, deadline), self._on_timer)
 
-    def _believes_dead(self, short: object) -> None:
+    def told(self, fact: Fact) -> None:
+        """What the node would log."""
+        if fact.event == "node.dead":
+            self.believes_dead(fact.fields["node"])
+
+    def believes_dead(self, short: object) -> None:
+        """Note that the node believes that another is dead."""
         gone = self.node.membership.view.gone
         node = next(node for node in reversed(gone) if node.hex()[:8] == short)
         self.mesh.deaths.append((self.mesh.now, self.id, node))
 
     def frames(self, link: Link, source: NodeId, frames: list[Frame]) -> None:
-        if self.alive and link.up and not self._is_held(self.frames, link, source, frames):
+        if self.alive and link.reaches(self) and not self.is_held(self.frames, link, source, frames):
             self.do(Node.frames_from_peer, source, frames, self.mesh.now)
 
     def control(self, link: Link, source: NodeId, message: bytes) -> None:
-        if self.alive and link.up and not self._is_held(self.control, link, source, message):
+        if self.alive and link.reaches(self) and not self.is_held(self.control, link, source, message):
             self.do(Node.control_received, source, [message], self.mesh.now)
 
     def link_down(self, far: NodeId, idle: bool) -> None:
-        if self.alive and far not in self.links and not self._is_held(self.link_down, far, idle):
+        if self.alive and far not in self.links and not self.is_held(self.link_down, far, idle):
             self.do(Node.link_down, far, "cut", self.mesh.now, idle=idle)
             if not idle:
                 self.want(far)
@@ -243,9 +264,17 @@ class Host:
         self.died_at = self.mesh.now
         if not silent:
             for link in list(self.links.values()):
-                link.cut()
+                link.cut(self)
 
     # -- dials
+
+    def found(self, effect: Found) -> None:
+        """The node heard of another."""
+        self.want(effect.node)
+
+    def connect(self, effect: Connect) -> None:
+        """Something waits for another node."""
+        self.mesh.at(DIAL, self._dial, effect.node, True)
 
     def want(self, node: NodeId) -> None:
         """Be linked with a node: dial it until that is so, or it is not wanted any more."""
@@ -255,14 +284,14 @@ class Host:
 
     def _dial(self, node: NodeId, once: bool) -> None:
         mesh = self.mesh
-        if not self.alive or self._is_held(self._dial, node, once):
+        if not self.alive or self.is_held(self._dial, node, once):
             return
         if node not in self.links:
             far = mesh.hosts.get(node)
             key = _pair(self.id, node)
             if far is not None and far.alive and mesh.now >= far.held_until and key not in mesh.links:
                 if once or self.node.wants(node):
-                    mesh.links[key] = Link(mesh, self, far)
+                    Link(mesh, self, far)
             elif once:
                 self.do(Node.connect_failed, node, "unreachable", mesh.now)
             elif self.node.wants(node):

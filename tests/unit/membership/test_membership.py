@@ -160,6 +160,8 @@ def test_the_only_other_node_is_dead_too():
     one.lively.clear()
     one.wait(5.0)
     assert one.state(2) is State.DEAD
+    one.m.link_down(A, "silent", one.now)
+    one.wait(1.0)
     assert one.m.next_deadline() is None  # nobody to watch
 
 
