@@ -88,6 +88,7 @@ class Discovery:
         self._advertised = advertised
         self._advertised_last: dict[str, tuple[Address, ...]] = {}
         self._look_timer: asyncio.TimerHandle | None = None
+        self._stopped = False
         self._early: list[tuple[str, tuple[Address, ...], bytes]] = []
         self._loopback = all(listener.address.is_loopback for listener in config.listen)
         self._presences: dict[str, Presence] = {}
@@ -141,7 +142,8 @@ class Discovery:
         self._look()
 
     async def stop(self) -> None:
-        """Say goodbye, dial no more, write down what worked."""
+        """Say goodbye, dial no more, write down what worked; what is told from here on is not taken."""
+        self._stopped = True
         if self._look_timer is not None:
             self._look_timer.cancel()
             self._look_timer = None
@@ -160,6 +162,8 @@ class Discovery:
 
     def learned(self, service: str, addresses: Iterable[Address], node_id: bytes = NOBODY) -> None:
         """Take what a peer told: some node of the service, or the one named, is at these addresses."""
+        if self._stopped:
+            return
         if (finder := self._finders.get(service)) is not None:
             finder.learned(addresses, node_id)
         elif len(self._early) < MAX_EARLY:
