@@ -12,7 +12,7 @@ from iris_proto.v1 import control_pb2 as pb
 
 ID_SHOWN: Final = 8  # hexadecimal digits of an id that people can tell apart
 DROPPED: Final = "dropped."
-_STATE_COLOURS = {"alive": "green", "self": "green", "joining": "yellow", "suspect": "yellow", "dead": "red"}
+STATE_COLOURS = {"alive": "green", "self": "green", "joining": "yellow", "suspect": "yellow", "dead": "red"}
 
 
 # ------------------------------------------------------------------- for people
@@ -76,7 +76,7 @@ def show_nodes(nodes: Sequence[pb.Node]) -> str:
     rows = [
         (
             row.name,
-            Cell(row.state, _STATE_COLOURS.get(row.state, "")),
+            Cell(row.state, STATE_COLOURS.get(row.state, "")),
             show_time(row.since),
             heard(row),
             show_time(row.round_trip) if row.round_trip else "-",
