@@ -149,6 +149,11 @@ def node_message(row: NodeRow) -> pb.Node:
         incarnation=row.incarnation,
         version=row.version,
         round_trip=row.round_trip,
+        linked=row.linked,
+        heard=row.heard,
+        heard_by=row.heard_by,
+        health=row.health,
+        draining=row.draining,
     )
 
 

@@ -180,7 +180,19 @@ class Config:
     state_dir: str = _option(
         "", parse_path, "Folder for addresses that worked; default: $STATE_DIRECTORY or beside the socket", room="links"
     )
-    heartbeat_interval: float = _seconds(1.0, "How often a link is surveyed", room="links", low=0.02, high=60.0)
+    heartbeat_interval: float = _seconds(
+        1.0, "How often a peer is asked whether it is there", room="links", low=0.02, high=60.0
+    )
+    full_mesh_limit: int = _count(
+        64, "Up to so many nodes everybody links with everybody; beyond, with some", room="links", low=2, high=1_024
+    )
+    idle_link: float = _seconds(
+        30.0,
+        "Beyond full_mesh_limit: how long a link made for traffic stays without it",
+        room="links",
+        low=0.02,
+        high=3_600.0,
+    )
     handshake_timeout: float = _seconds(5.0, "How long a handshake may take", room="links", low=0.1, high=60.0)
     max_handshakes: int = _count(256, "Handshakes under way at once, in total", room="links", low=1, high=65_536)
     max_handshakes_per_address: int = _count(

@@ -38,10 +38,11 @@ from irisd.discovery import Discovery, Presence
 from irisd.keys import Keyring, ServiceKey
 from irisd.link.limits import Limits
 from irisd.link.node_links import LinkConfig
+from irisd.link.race import Finish
 from irisd.link.service import LinkService
-from irisd.model import Frame, PeerInfo
+from irisd.model import FEATURES, Frame, NodeId, PeerInfo
 from irisd.node import Node, NodeIdentity, NodeSettings
-from irisd.node.describe import cluster_rows, node_rows, service_info, topic_rows
+from irisd.node.describe import cluster_rows, conditions, node_rows, service_info, topic_rows
 from irisd.status import (
     ClusterRow,
     Condition,
@@ -138,12 +139,20 @@ class Daemon:
             ),
             observer=log_outcome,
         )
+        self._discovery = Discovery(
+            config,
+            DiscoveryLinks(self._links, self._wants),
+            clock=self._clock,
+            random=SystemRandom(),
+            tell=tell,
+            advertised=self._advertised,
+        )
         try:
             for name, keyring in self._keyrings.items():
                 self._add(name, keyring, self._links)
             bound = [(listener.services, await self._links.start([listener])) for listener in config.listen]
             self._link_addresses = [address for _, addresses in bound for address in addresses]
-            await self._look_for_peers(self._links, bound)
+            await self._look_for_peers(self._discovery, bound)
             self._attach = AttachServer(
                 self,
                 self,
@@ -178,24 +187,24 @@ class Daemon:
             app_backlog=4 * config.subscription_queue,
             request_queue=config.request_queue,
             max_subscription=config.subscription_queue,
+            heartbeat_interval=config.heartbeat_interval,
+            full_mesh_limit=config.full_mesh_limit,
+            idle_link=config.idle_link,
         )
         settle = bool(config.seeds) or (config.multicast != "off" and not config.development)
         node = Node(identity, settings, SystemRandom(), now=self._clock(), settle=settle)
-        service = Service(node, keyring, self._clock, self._linked)
+        service = Service(node, keyring, self._clock, self)
         self._services[name] = service
         service.apply([])  # start its clock
-        links.register(keyring, PeerInfo(identity.node_id, config.name), service)
+        links.register(keyring, PeerInfo(identity.node_id, config.name, features=FEATURES), service)
 
-    async def _look_for_peers(self, links: LinkService, bound: Sequence[tuple[Sequence[str], list[Address]]]) -> None:
-        self._discovery = Discovery(
-            self._config, DiscoveryLinks(links), clock=self._clock, random=SystemRandom(), tell=tell
-        )
+    async def _look_for_peers(self, discovery: Discovery, bound: Sequence[tuple[Sequence[str], list[Address]]]) -> None:
         presences = []
         for name, service in self._services.items():
             listens = [address for offered, there in bound if not offered or name in offered for address in there]
             tags = service.keyring.discovery_tags
             presences.append(Presence(name, service.node.identity.node_id, tags, tuple(listens)))
-        await self._discovery.start(presences)
+        await discovery.start(presences)
 
     # -- stopping
 
@@ -226,6 +235,8 @@ class Daemon:
             await self._attach.stop(STOP_GRACE)
         if self._discovery is not None:
             await self._discovery.stop()
+        for service in self._services.values():
+            await service.dial_no_more()
         if self._links is not None:
             await self._links.stop("the daemon is shutting down")
         for service in self._services.values():
@@ -244,15 +255,33 @@ class Daemon:
         else:
             _log.info("daemon.reloaded")
 
-    # -- links: discovery is told, so that it looks for those that are missing only
+    # -- services and discovery: what one finds out the other is told
 
-    def _linked(self, service: str, node_id: bytes, up: bool, left: bool) -> None:
+    def linked(self, service: str, node_id: NodeId, *, up: bool, left: bool) -> None:
+        """A link came up or ended: discovery looks for those that are missing only."""
         if self._discovery is None:
             return
         if up:
             self._discovery.link_up(service, node_id)
         else:
             self._discovery.link_down(service, node_id, left=left)
+
+    def found(self, service: str, node_id: NodeId, addresses: Sequence[Address]) -> None:
+        """A peer told where a node is."""
+        if self._discovery is not None:
+            self._discovery.learned(service, addresses, node_id)
+
+    async def attempt(self, service: str, addresses: Sequence[Address], node_id: NodeId) -> Finish:
+        """Dial a node once."""
+        assert self._links is not None
+        return await self._links.attempt(service, addresses, node_id)
+
+    def _wants(self, service: str, node_id: NodeId) -> bool:
+        return self._services[service].node.wants(node_id)
+
+    def _advertised(self, service: str, addresses: tuple[Address, ...]) -> None:
+        each = self._services[service]
+        each.apply(each.node.set_addresses(tuple(map(str, addresses)), self._clock()))
 
     # -- apps: each belongs to one service (irisd.attach calls these)
 
@@ -342,17 +371,13 @@ class Daemon:
         if self._open_files < FEW_FILES:
             found.append(Condition("few-open-files", f"at most {self._open_files} open files; raise LimitNOFILE"))
         if self._discovery is not None:
-            found += self._discovery.conditions(sum(len(s.node.core.peers) for s in self._services.values()))
+            found += self._discovery.conditions(sum(service.peers for service in self._services.values()))
+        now = self._clock()
         for service in self._services.values():
-            core = service.node.core
-            if not core.peers and self._discovery is not None and self._should_have_peers():
+            if not service.peers and self._discovery is not None and self._should_have_peers():
                 detail = f"{service.name}: no other node found yet, looking by {self._discovery.searching()}"
                 found.append(Condition("no-peers", f"{detail}; `iris doctor` says more"))
-            names = [core.identity.name, *(peer.info.name for peer in core.peers.values())]
-            twice = sorted({name for name in names if names.count(name) > 1})
-            if twice:
-                detail = f"{service.name}: several nodes are called {', '.join(twice)}; set `name`"
-                found.append(Condition("duplicate-name", detail))
+            found += conditions(service.node, now)
         return found
 
     def _should_have_peers(self) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
 
 from irisd.config import Address
-from irisd.discovery import Attempted
+from irisd.discovery import NOBODY, Attempted
 from irisd.link.outcome import Outcome
 from irisd.link.service import LinkService
 
@@ -23,10 +23,12 @@ class DiscoveryLinks:
 
     Args:
         links: All links of the daemon.
+        wants: Whether the node of a service wants to be linked with another.
     """
 
-    def __init__(self, links: LinkService) -> None:
+    def __init__(self, links: LinkService, wants: Callable[[str, bytes], bool] = lambda service, node_id: True) -> None:
         self._links = links
+        self._wants = wants
 
     async def attempt(self, service: str, addresses: Sequence[Address], expected: bytes) -> Attempted:
         """Dial once, at all addresses; say what became of it."""
@@ -45,8 +47,8 @@ class DiscoveryLinks:
         return self._links.is_linked(service, node_id)
 
     def wants(self, service: str, node_id: bytes) -> bool:
-        """Whether to dial this node: all are, every node links with every other."""
-        return True
+        """Whether to dial this node now; whose id is not known is always dialled."""
+        return node_id == NOBODY or self._wants(service, node_id)
 
 
 def tell(event: str, *, warning: bool = False, **fields: object) -> None:

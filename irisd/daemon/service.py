@@ -7,20 +7,41 @@ carries out the effects, keeps the one timer, and tells whoever waits for quiet.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Protocol
 
 import structlog
 
 from irisd.attach import Attachment
-from irisd.effects import Detach, Effect, Fact, Unlink, Wake
+from irisd.config import Address, parse_address
+from irisd.effects import Cause, Connect, Control, Detach, Effect, Fact, Found, Unlink, Wake
 from irisd.keys import Keyring
 from irisd.link.link import Link
 from irisd.link.outcome import LinkEnd, LinkFact, Outcome
+from irisd.link.race import Finish
 from irisd.model import PART_BYTES, Frame, NodeId
 from irisd.node import Node
 from irisd.wire import WireError, decode_frame, encode_parts
 
+OTHER_WAY: Final = 2.0
+"""Seconds for the link to come up that another connection with the same node is about to become."""
+
+_CLOSED_AS: Final = {Cause.SILENT: Outcome.SILENT, Cause.IDLE: Outcome.IDLE}
+
 _log = structlog.get_logger("irisd")
+
+
+class Surroundings(Protocol):
+    """What a service needs of the daemon it lives in. ``service`` is its name."""
+
+    def linked(self, service: str, node_id: NodeId, *, up: bool, left: bool) -> None:
+        """A link came up, or ended; ``left``: the peer said goodbye."""
+
+    def found(self, service: str, node_id: NodeId, addresses: Sequence[Address]) -> None:
+        """A node is said to be at these addresses: be linked with it."""
+
+    async def attempt(self, service: str, addresses: Sequence[Address], node_id: NodeId) -> Finish:
+        """Dial a node once, at all addresses; say how it ended."""
 
 
 class Service:
@@ -30,26 +51,31 @@ class Service:
         node: The brain.
         keyring: The service's keys.
         clock: Monotonic seconds.
-        linked: Told of each link that its service's name, the peer's id, whether it is up now, and whether
-            the peer said goodbye.
+        surroundings: The daemon.
     """
 
-    def __init__(
-        self, node: Node, keyring: Keyring, clock: Callable[[], float], linked: Callable[[str, bytes, bool, bool], None]
-    ) -> None:
+    def __init__(self, node: Node, keyring: Keyring, clock: Callable[[], float], surroundings: Surroundings) -> None:
         self.node = node
         self.keyring = keyring
         self.name = node.identity.service
         self.started = clock()
         self._clock = clock
-        self._linked = linked
+        self._surroundings = surroundings
         self._links: dict[NodeId, Link] = {}
+        self._connecting: dict[NodeId, asyncio.Task[None]] = {}
+        self._dials_no_more = False
+        self._came_up = asyncio.Event()
         self._attachments: dict[int, Attachment] = {}
         self._dials: dict[str, Outcome] = {}  # how the last dial of each address ended
         self._max_frame = max(node.core.settings.max_body, PART_BYTES)  # what is too large is answered, not unlinked
         self._timer: asyncio.TimerHandle | None = None
         self._quiet = asyncio.Event()
         self._log = _log.bind(service=self.name)
+
+    @property
+    def peers(self) -> int:
+        """How many links are up."""
+        return len(self._links)
 
     # -- effects
 
@@ -70,11 +96,18 @@ class Service:
                 if attachment is not None:
                     self._log.warning("attach.ended", attachment=effect.attachment, reason=effect.reason)
                     attachment.end(effect.status, effect.reason)
-            elif type(effect) is Unlink:
+            elif type(effect) is Control:
                 link = self._links.get(effect.peer)
                 if link is not None:
-                    self._log.warning("link.violation", peer=link.peer.name, rule=effect.reason)
-                    link.abort(effect.reason)
+                    link.send_control(effect.parts)
+            elif type(effect) is Unlink:
+                self._unlink(effect)
+            elif type(effect) is Found:
+                addresses = _dialable(effect.addresses)
+                if addresses:
+                    self._surroundings.found(self.name, effect.node, addresses)
+            elif type(effect) is Connect:
+                self._connect(effect)
             elif type(effect) is Fact:
                 self._log.info(effect.event, **effect.fields)
         self._set_timer()
@@ -101,6 +134,62 @@ class Service:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _unlink(self, effect: Unlink) -> None:
+        link = self._links.get(effect.peer)
+        if link is None:
+            return
+        outcome = _CLOSED_AS.get(effect.cause)
+        if outcome is None:
+            self._log.warning("link.violation", peer=link.peer.name, rule=effect.reason)
+            link.abort(effect.reason)
+        else:
+            link.close_now(outcome, effect.reason)
+
+    # -- dials of the node's own: something waits for a peer
+
+    async def dial_no_more(self) -> None:
+        """The daemon is stopping: give up what is being dialled, and begin nothing new."""
+        self._dials_no_more = True
+        dials = list(self._connecting.values())
+        for dial in dials:
+            dial.cancel()
+        await asyncio.gather(*dials, return_exceptions=True)
+
+    def _connect(self, effect: Connect) -> None:
+        if self._dials_no_more or effect.node in self._connecting:
+            return  # of one under way the node is told how it ends
+        task = asyncio.get_running_loop().create_task(self._dial(effect), name=f"connect {effect.node.hex()[:8]}")
+        self._connecting[effect.node] = task
+
+    async def _dial(self, effect: Connect) -> None:
+        try:
+            failure = await self._dialled(effect.node, _dialable(effect.addresses))
+        except Exception as error:
+            failure = f"{type(error).__name__}: {error}"
+        finally:
+            self._connecting.pop(effect.node, None)
+        if effect.node not in self._links:
+            failure = failure or "the link ended as soon as it was up"
+            self._log.info("link.connect_failed", node=effect.node.hex()[:8], reason=failure)
+            self.apply(self.node.connect_failed(effect.node, failure, self._clock()))
+
+    async def _dialled(self, node_id: NodeId, addresses: Sequence[Address]) -> str:
+        """Dial once; return why there is no link, or nothing."""
+        if not addresses:
+            return "none of its addresses can be dialled"
+        finish = await self._surroundings.attempt(self.name, addresses, node_id)
+        if finish.end.outcome is Outcome.LINKED:
+            return ""
+        if finish.end.outcome is Outcome.DUPLICATE:  # the other side dials too: the link is one of those connections
+            try:
+                async with asyncio.timeout(OTHER_WAY):
+                    while node_id not in self._links:
+                        self._came_up.clear()
+                        await self._came_up.wait()
+            except TimeoutError:
+                return str(finish.end)
+        return f"{finish.end} at {finish.address}"
 
     # -- draining
 
@@ -155,19 +244,31 @@ class Service:
 
     def link_up(self, link: Link) -> None:
         """A link is settled."""
-        self._links[link.peer.node_id] = link
-        self._log.info("link.up", peer=link.peer.name, node=link.peer.node_id.hex()[:8], address=link.peer.address)
-        self.apply(self.node.link_up(link.peer, self._clock()))
-        self._linked(self.name, link.peer.node_id, True, False)
+        peer = link.peer
+        self._links[peer.node_id] = link
+        self._came_up.set()
+        self._log.info("link.up", peer=peer.name, node=peer.node_id.hex()[:8], address=peer.address)
+        self.apply(self.node.link_up(peer, self._clock(), dialled=link.dialled))
+        self._surroundings.linked(self.name, peer.node_id, up=True, left=False)
 
     def link_down(self, link: Link, end: LinkEnd) -> None:
         """A link has ended."""
-        if self._links.get(link.peer.node_id) is link:
-            del self._links[link.peer.node_id]
-        self._log.info("link.down", peer=link.peer.name, node=link.peer.node_id.hex()[:8], reason=str(end))
-        left = end.outcome in (Outcome.CLOSED, Outcome.STOPPING)
-        self.apply(self.node.link_down(link.peer.node_id, str(end), self._clock(), left=left))
-        self._linked(self.name, link.peer.node_id, False, left)
+        peer = link.peer
+        if self._links.get(peer.node_id) is link:
+            del self._links[peer.node_id]
+        self._log.info("link.down", peer=peer.name, node=peer.node_id.hex()[:8], reason=str(end))
+        left = end.outcome is Outcome.STOPPING or (end.outcome is Outcome.CLOSED and end.by_peer)
+        idle = end.outcome is Outcome.IDLE
+        self.apply(self.node.link_down(peer.node_id, str(end), self._clock(), left=left, idle=idle))
+        self._surroundings.linked(self.name, peer.node_id, up=False, left=left)
+
+    def control_received(self, link: Link, messages: list[bytes]) -> None:
+        """All messages of one read of a control connection."""
+        self.apply(self.node.control_received(link.peer.node_id, messages, self._clock()))
+
+    def probe(self, link: Link) -> None:
+        """The links want to know now whether this peer is there."""
+        self.apply(self.node.probe(link.peer.node_id, self._clock()))
 
     def messages_received(self, link: Link, bodies: list[bytes]) -> None:
         """All messages of one read of a data connection."""
@@ -197,8 +298,23 @@ class Service:
         log_outcome(fact)
 
 
-QUIET_OUTCOMES = frozenset({Outcome.LINKED, Outcome.CLOSED, Outcome.DUPLICATE, Outcome.STOPPING, Outcome.SELF})
+QUIET_OUTCOMES = frozenset(
+    {Outcome.LINKED, Outcome.CLOSED, Outcome.DUPLICATE, Outcome.STOPPING, Outcome.SELF, Outcome.IDLE}
+)
 """Ordinary ends; the others are worth a warning."""
+
+
+def _dialable(texts: Iterable[str]) -> tuple[Address, ...]:
+    """What peers tell as ``host:port``; what is none is left out."""
+    found: dict[Address, None] = {}
+    for text in texts:
+        try:
+            address = parse_address(text)
+        except ValueError:
+            continue
+        if address.port:
+            found[address] = None
+    return tuple(found)
 
 
 def log_outcome(fact: LinkFact) -> None:

@@ -32,6 +32,10 @@ SAVE_AFTER: Final = 1.0
 """Seconds from a change to the state file being written: a mesh that comes up is one change."""
 MAX_HEARD: Final = 128
 """Different announcers remembered, for people."""
+MAX_EARLY: Final = 1_024
+"""What peers told before discovery had begun."""
+LOOK_EVERY: Final = 10.0
+"""Seconds between two looks at our own addresses; multicast says at once when its interfaces change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ class Discovery:
         random: For delays.
         tell: Told facts worth a log line.
         limits: What candidates may cost, per service.
+        advertised: Told a service and where its node is to be dialled, at the start and when that changes.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class Discovery:
         random: Random,
         tell: Teller,
         limits: Limits | None = None,
+        advertised: Callable[[str, tuple[Address, ...]], None] = lambda service, addresses: None,
     ) -> None:
         self._config = config
         self._links = links
@@ -79,6 +85,11 @@ class Discovery:
         self._random = random
         self._tell = tell
         self._limits = limits
+        self._advertised = advertised
+        self._advertised_last: dict[str, tuple[Address, ...]] = {}
+        self._look_timer: asyncio.TimerHandle | None = None
+        self._stopped = False
+        self._early: list[tuple[str, tuple[Address, ...], bytes]] = []
         self._loopback = all(listener.address.is_loopback for listener in config.listen)
         self._presences: dict[str, Presence] = {}
         self._finders: dict[str, Finder] = {}
@@ -115,6 +126,10 @@ class Discovery:
                 limits=self._limits,
             )
             finder.start(self._config.seeds, kept.get(name, ()))
+        for service, addresses, node_id in self._early:
+            if service in self._finders:
+                self.learned(service, addresses, node_id)
+        self._early.clear()
         if self._config.multicast != "off":
             self._multicast = Multicast(
                 self._config.interfaces,
@@ -124,9 +139,14 @@ class Discovery:
                 changed=self._multicast_changed,
             )
             self._multicast.start()
+        self._look()
 
     async def stop(self) -> None:
-        """Say goodbye, dial no more, write down what worked."""
+        """Say goodbye, dial no more, write down what worked; what is told from here on is not taken."""
+        self._stopped = True
+        if self._look_timer is not None:
+            self._look_timer.cancel()
+            self._look_timer = None
         if self._multicast is not None:
             await self._multicast.stop()
         for finder in self._finders.values():
@@ -142,7 +162,12 @@ class Discovery:
 
     def learned(self, service: str, addresses: Iterable[Address], node_id: bytes = NOBODY) -> None:
         """Take what a peer told: some node of the service, or the one named, is at these addresses."""
-        self._finders[service].learned(addresses, node_id)
+        if self._stopped:
+            return
+        if (finder := self._finders.get(service)) is not None:
+            finder.learned(addresses, node_id)
+        elif len(self._early) < MAX_EARLY:
+            self._early.append((service, tuple(addresses)[:MAX_ADDRESSES], node_id))
 
     def link_up(self, service: str, node_id: bytes) -> None:
         """A link is up, no matter who dialled."""
@@ -157,6 +182,19 @@ class Discovery:
     def advertised(self, service: str) -> tuple[tuple[Address, ...], str]:
         """Where other nodes are told to dial this one, and why there."""
         return self._addresses(self._presences[service], self._multicast.joined if self._multicast else ())
+
+    def _look(self) -> None:
+        """Tell where we are to be dialled, if that is news; look again later."""
+        self._tell_addresses()
+        self._look_timer = asyncio.get_running_loop().call_later(LOOK_EVERY, self._look)
+
+    def _tell_addresses(self) -> None:
+        for service in self._presences:
+            addresses, _ = self.advertised(service)
+            usable = tuple(address for address in addresses if not _is_link_local(address))
+            if self._advertised_last.get(service) != usable:
+                self._advertised_last[service] = usable
+                self._advertised(service, usable)
 
     # ----------------------------------------------------------- multicast
 
@@ -259,6 +297,7 @@ class Discovery:
         else:
             joined = [f"{i.name} {'+'.join((*i.ipv4[:1], *i.ipv6[:1]))}" for i in multicast.joined]
             self._tell("discovery.multicast", joined=joined)
+        self._tell_addresses()
 
     # ----------------------------------------------------------- state file
 
@@ -361,6 +400,11 @@ class Discovery:
             remembered=tuple(map(str, finder.kept)),
             counters=dict(finder.table.counts),
         )
+
+
+def _is_link_local(address: Address) -> bool:
+    """Whether it means something only to hosts on the same wire: a peer cannot pass it on."""
+    return is_ip(address.host) and ":" in address.host and ip_address(address.host).is_link_local
 
 
 class _Heard:

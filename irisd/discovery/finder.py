@@ -12,9 +12,10 @@ from typing import Any, Final, Protocol
 
 from irisd.config import Address
 from irisd.discovery.announcement import Announcement, needles_of
+from irisd.discovery.lanes import Bucket
 from irisd.discovery.seeds import Seed
 from irisd.discovery.statefile import MAX_ADDRESSES as MAX_KEPT
-from irisd.discovery.table import NOBODY, Attempted, Bucket, Candidate, Limits, Source, Table
+from irisd.discovery.table import NOBODY, Attempted, Candidate, Limits, Source, Table
 from irisd.status import CandidateRow, SeedRow
 
 NEW_RATE: Final = 200.0
@@ -34,7 +35,7 @@ class Links(Protocol):
         """Whether a link with this node is up."""
 
     def wants(self, service: str, node_id: bytes) -> bool:
-        """Whether to dial this node (``NOBODY``: one whose id is not known) now."""
+        """Whether to dial this node now; it is asked again every half a minute."""
 
 
 class Teller(Protocol):
@@ -76,7 +77,13 @@ class Finder:
         self.node_id = node_id
         self.tags = tags
         self.needles = needles_of(tags)
-        self.table = Table(node_id, lambda peer: links.is_linked(service, peer), random, limits)
+        self.table = Table(
+            node_id,
+            lambda peer: links.is_linked(service, peer),
+            random,
+            limits,
+            wants=lambda peer: links.wants(service, peer),
+        )
         self.seeds: list[Seed] = []
         self._links = links
         self._clock = clock
@@ -195,10 +202,7 @@ class Finder:
         trusted, expected = candidate.trusted, candidate.expected
         result = Attempted("failed", hopeless=True)
         try:
-            if self._links.wants(self.service, candidate.peer_id):
-                result = await self._links.attempt(self.service, candidate.addresses, expected)
-            else:
-                result = Attempted("not-wanted", hopeless=True)
+            result = await self._links.attempt(self.service, candidate.addresses, expected)
         finally:
             self.table.attempted(candidate, trusted, result, self._clock())
             self._nudge.set()

@@ -65,7 +65,7 @@ class Multicast:
         loopback: Stay on the loopback interface unless interfaces are pinned.
         announcements: What to announce.
         heard: Told every TXT record of our service type; must be quick.
-        changed: Told when :attr:`problem` changes.
+        changed: Told when :attr:`problem` or :attr:`joined` has changed.
 
     Attributes:
         problem: Why it does not work now; empty: it does, or has only just begun.
@@ -82,7 +82,7 @@ class Multicast:
         changed: Callable[[], None],
     ) -> None:
         self.problem = ""
-        self._said: str | None = None
+        self._said: tuple[str, tuple[Interface, ...]] | None = None
         self.joined: tuple[Interface, ...] = ()
         self._wanted = tuple(wanted)
         self._loopback = loopback
@@ -238,8 +238,9 @@ class Multicast:
             await zeroconf.async_close()
 
     def _say(self, problem: str) -> None:
-        if problem != self._said:
-            self.problem = self._said = problem
+        if (problem, self.joined) != self._said:
+            self._said = (problem, self.joined)
+            self.problem = problem
             self._changed()
 
 

@@ -7,14 +7,18 @@ of forged announcements can fill its lane and its table and nothing else.
 
 A candidate that is linked is parked and costs nothing; when the link ends it is
 due again. Failures double its delay from 0.1 s to 30 s, drawn from the upper
-half, so that two nodes that lost each other do not dial in step. Of two nodes
-that hear of each other at once the lower id dials, the higher holds back a
-moment: most pairs need one dial.
+half, so that two nodes that lost each other do not dial in step. One that was
+linked is not let wait longer than an eighth of the time it has been gone (or a
+second): who is lost for a moment is back in a moment, who is gone for good
+costs a dial every half a minute. Of two nodes that hear of each other at once
+the lower id dials, the higher holds back a moment: most pairs need one dial.
+
+A node that is not *wanted* (in a large mesh nobody links with everybody) is put
+off, which is no failure: it is looked at again later, or when a peer tells of it.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
@@ -24,13 +28,20 @@ from random import Random
 from typing import Final
 
 from irisd.config import Address
+from irisd.discovery.lanes import Lane
 
 NOBODY: Final = bytes(16)
 
 FIRST_DELAY: Final = 0.1
 MAX_DELAY: Final = 30.0
+SOON: Final = 1.0
+GONE_SHARE: Final = 1 / 8
+"""What was linked once is dialled after ``SOON`` seconds, or this share of the time it has been gone, at the latest."""
+LOOK_AGAIN: Final = 30.0
+"""Seconds after which a node that was not wanted is looked at again."""
+NOT_WANTED: Final = "not-wanted"
 STEADY: Final = 5.0
-"""Seconds a link must have lasted for its failures to be forgotten."""
+"""Seconds a link must have lasted for those that did not last before it to be forgotten."""
 HOLD_BACK: Final = 0.2
 """Least seconds the higher node id waits for the lower to dial; half as much again at most."""
 GIVE_UP: Final = 24 * 3_600.0
@@ -90,15 +101,18 @@ class Candidate:
         attempts: How often it was dialled.
         last: How the last dial ended, and when.
         due: When it is dialled next; infinite while it is linked.
+        put_off: Whether it was not wanted when its turn came.
     """
 
     __slots__ = (
         "addresses",
         "attempts",
+        "began",
         "dialling",
         "due",
         "expected",
         "failures",
+        "flaps",
         "heard",
         "key",
         "last",
@@ -106,6 +120,7 @@ class Candidate:
         "linked_at",
         "peer_id",
         "proven",
+        "put_off",
         "source",
     )
 
@@ -116,9 +131,12 @@ class Candidate:
         self.expected = expected
         self.peer_id = expected
         self.proven = False
+        self.put_off = False
         self.heard = now
+        self.began = now
         self.attempts = 0
-        self.failures = 0
+        self.failures = 0  # dials in a row
+        self.flaps = 0  # links in a row that did not last
         self.last: Attempted | None = None
         self.last_at = 0.0
         self.linked_at = -math.inf
@@ -129,6 +147,12 @@ class Candidate:
     def trusted(self) -> bool:
         """Whether more speaks for it than an announcement."""
         return self.proven or self.source is not Source.MULTICAST
+
+    def linked(self, now: float) -> None:
+        """A link with it is up."""
+        self.proven = True
+        self.failures = 0
+        self.heard = self.linked_at = now
 
     def expires(self) -> float:
         """When it is forgotten, if nothing is heard of it until then."""
@@ -145,23 +169,31 @@ class Table:
         is_linked: Whether a link with a node is up.
         random: For delays.
         limits: What candidates may cost.
+        wants: Whether to dial a node; one whose id is not known is always wanted.
 
     Attributes:
         counts: What became of what was told, by name.
     """
 
     def __init__(
-        self, own_id: bytes, is_linked: Callable[[bytes], bool], random: Random, limits: Limits | None = None
+        self,
+        own_id: bytes,
+        is_linked: Callable[[bytes], bool],
+        random: Random,
+        limits: Limits | None = None,
+        *,
+        wants: Callable[[bytes], bool] = lambda node_id: True,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._own_id = own_id
         self._is_linked = is_linked
+        self._wants = wants
         self._random = random
         self._limits = limits = limits or Limits()
         self._candidates: OrderedDict[str, Candidate] = OrderedDict()  # longest unheard first
         self._by_peer: dict[bytes, set[str]] = {}
-        self._trusted = _Lane(limits.trusted_dials, limits.trusted_rate, limits.trusted_burst)
-        self._announced = _Lane(limits.announced_dials, limits.announced_rate, limits.announced_burst)
+        self._trusted: Lane[Candidate] = Lane(limits.trusted_dials, limits.trusted_rate, limits.trusted_burst)
+        self._announced: Lane[Candidate] = Lane(limits.announced_dials, limits.announced_rate, limits.announced_burst)
 
     def __len__(self) -> int:
         return len(self._candidates)
@@ -198,6 +230,8 @@ class Table:
             if known.source is not Source.SEED and _RANK[source] < _RANK[known.source]:
                 known.source = source
             if set(addresses) <= set(known.addresses):
+                if known.put_off and source is not Source.MULTICAST and not self._parked(known):
+                    self._schedule(known, now + self._hesitation(known))  # it may be wanted by now
                 return False
             # What was known stays, at the end: anybody could send us elsewhere otherwise. What worked stays first.
             first = known.addresses[:1] if known.proven else ()
@@ -212,6 +246,8 @@ class Table:
         candidate = Candidate(key, source, addresses, expected, now)
         self._candidates[key] = candidate
         self._index(candidate)
+        if self._parked(candidate):  # told of after its link came up
+            candidate.linked(now)
         self.counts["new"] += 1
         self._schedule(candidate, now + self._hesitation(candidate))
         return True
@@ -248,9 +284,16 @@ class Table:
                 if candidate.expires() <= now:
                     self.drop(candidate.key)
                     self.counts["given-up"] += 1
-                elif not self._parked(candidate):
+                elif self._parked(candidate):
+                    continue
+                elif candidate.peer_id != NOBODY and not self._wants(candidate.peer_id):
+                    candidate.put_off = True
+                    candidate.last, candidate.last_at = Attempted(NOT_WANTED), now
+                    self._schedule(candidate, now + LOOK_AGAIN * self._random.uniform(0.5, 1.0))
+                else:
                     lane.begin(now)
-                    candidate.dialling = True
+                    candidate.dialling, candidate.put_off = True, False
+                    candidate.began = now
                     candidate.attempts += 1
                     taken.append(candidate)
         return taken
@@ -282,11 +325,13 @@ class Table:
         else:
             candidate.failures += 1
         if not self._parked(candidate):
-            self._schedule(candidate, now + self._delay(candidate, result))
+            # What was linked is dialled so often that a dial which hangs is part of the wait for the next.
+            began = candidate.began if candidate.proven and not result.hopeless else now
+            at = max(began + self._delay(candidate, result, now), now + FIRST_DELAY * self._random.uniform(0.5, 1.0))
+            self._schedule(candidate, at)
 
     def _proven(self, candidate: Candidate, result: Attempted, now: float) -> None:
-        candidate.proven = True
-        candidate.heard = candidate.linked_at = now
+        candidate.linked(now)
         candidate.expected = NOBODY  # whoever is at this address next is welcome too
         where = result.address
         if where is None:
@@ -303,9 +348,7 @@ class Table:
     def link_up(self, node_id: bytes, now: float) -> None:
         """A link is up, no matter who dialled: who was announced under this id has proven it."""
         for key in self._by_peer.get(node_id, ()):
-            candidate = self._candidates[key]
-            candidate.heard = candidate.linked_at = now
-            candidate.proven = True
+            self._candidates[key].linked(now)
 
     def link_down(self, node_id: bytes, now: float, *, left: bool) -> None:
         """A link has ended.
@@ -323,8 +366,9 @@ class Table:
             candidate.heard = now
             if candidate.dialling:
                 continue
-            candidate.failures = 0 if now - candidate.linked_at >= STEADY else candidate.failures + 1
-            self._schedule(candidate, now + self._delay(candidate, None) + self._hesitation(candidate))
+            candidate.flaps = 0 if now - candidate.linked_at >= STEADY else candidate.flaps + 1
+            delay = _doubled(candidate.flaps) * self._random.uniform(0.5, 1.0)
+            self._schedule(candidate, now + delay + self._hesitation(candidate))
 
     # -------------------------------------------------------------- inside
 
@@ -338,11 +382,10 @@ class Table:
             return 0.0
         return HOLD_BACK * self._random.uniform(1.0, 1.5)
 
-    def _delay(self, candidate: Candidate, result: Attempted | None) -> float:
-        if result is not None and result.hopeless:
-            longest = MAX_DELAY
-        else:
-            longest = min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(max(candidate.failures - 1, 0), 30))
+    def _delay(self, candidate: Candidate, result: Attempted, now: float) -> float:
+        longest = MAX_DELAY if result.hopeless else _doubled(candidate.failures)
+        if candidate.proven and not result.hopeless:
+            longest = min(longest, max(SOON, (now - candidate.heard) * GONE_SHARE))
         return longest * self._random.uniform(0.5, 1.0)
 
     def _schedule(self, candidate: Candidate, at: float) -> None:
@@ -377,74 +420,11 @@ MAX_ADDRESSES: Final = 16
 _RANK: Final = {source: rank for rank, source in enumerate(Source)}
 
 
+def _doubled(times: int) -> float:
+    """The longest pause after so many failures in a row."""
+    return min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(max(times - 1, 0), 30))
+
+
 def node_key(node_id: bytes) -> str:
     """The key of a candidate whose id is known."""
     return f"node {node_id.hex()}"
-
-
-class Bucket:
-    """Fills with ``rate`` per second up to ``size``; each take is one."""
-
-    __slots__ = ("_at", "_level", "_rate", "_size")
-
-    def __init__(self, rate: float, size: float) -> None:
-        self._rate, self._size = rate, size
-        self._level = size
-        self._at = -math.inf
-
-    def take(self, now: float) -> bool:
-        """Take one, if there is one."""
-        if self.wait(now) > 0:
-            return False
-        self._level -= 1.0
-        return True
-
-    def wait(self, now: float) -> float:
-        """Seconds until there is one."""
-        if self._at > -math.inf:
-            self._level = min(self._size, self._level + max(0.0, now - self._at) * self._rate)
-        self._at = max(now, self._at)
-        return max(0.0, (1.0 - self._level) / self._rate)
-
-
-class _Lane:
-    """Who is due next, how many dials are under way, and how many may begin."""
-
-    def __init__(self, dials: int, rate: float, burst: float) -> None:
-        self._most = dials
-        self._under_way = 0
-        self._bucket = Bucket(rate, burst)
-        self._heap: list[tuple[float, int, Candidate]] = []
-        self._pushed = 0
-
-    def push(self, candidate: Candidate) -> None:
-        self._pushed += 1
-        heapq.heappush(self._heap, (candidate.due, self._pushed, candidate))
-        if len(self._heap) > 1_024 and self._pushed % 1_024 == 0:  # entries that were overtaken
-            self._heap = [entry for entry in self._heap if entry[2].due == entry[0]]
-            heapq.heapify(self._heap)
-
-    def pop(self, now: float) -> Candidate | None:
-        """The next that is due and may be dialled."""
-        while self._heap and self._heap[0][0] <= now:
-            due, _, candidate = self._heap[0]
-            if candidate.due != due or candidate.dialling:
-                heapq.heappop(self._heap)
-                continue
-            if self._under_way >= self._most or self._bucket.wait(now) > 0:
-                return None
-            heapq.heappop(self._heap)
-            return candidate
-        return None
-
-    def begin(self, now: float) -> None:
-        self._bucket.take(now)
-        self._under_way += 1
-
-    def end(self) -> None:
-        self._under_way -= 1
-
-    def deadline(self, now: float) -> float:
-        if not self._heap or self._under_way >= self._most:
-            return math.inf
-        return max(self._heap[0][0], now + self._bucket.wait(now))

@@ -2,6 +2,6 @@
 
 Pure: ``noise`` (the Noise framework), ``handshake`` (what is said before keys are
 agreed), ``session`` (records after), ``settling`` (which of several connections
-is the link), ``heartbeat``, ``limits``, ``outcome``. Edges: ``connection``,
+is the link), ``limits``, ``outcome``. Edges: ``connection``,
 ``dialer``, ``listener``, ``link`` and ``service``, the front door.
 """

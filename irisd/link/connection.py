@@ -212,7 +212,7 @@ class LinkConnection:
         has said its own.
 
         The board is told at once, the socket goes when the peer has read it or
-        after :data:`LINGER` seconds.
+        after :data:`LINGER` seconds; a peer that is ``SILENT`` is not waited for.
         """
         if self.phase in (Phase.ENDING, Phase.GONE):
             return
@@ -220,6 +220,10 @@ class LinkConnection:
         self.end_reason = end
         self.unlimit()
         if end.outcome is Outcome.BROKEN and not end.by_peer:
+            self._tcp.abort()
+        elif end.outcome is Outcome.SILENT and not end.by_peer:
+            if self._session is not None:
+                self._tcp.write(self._session.seal_close(end))  # read when it goes on, if it ever does
             self._tcp.abort()
         else:
             if self._session is not None and not end.by_peer:

@@ -5,25 +5,26 @@ Nothing is queued here. :meth:`Link.wake` says that there is something to send;
 when the data connection takes it, one batch is pulled, sealed and written, and
 the next is pulled when that one is on its way. Whatever has to wait waits in
 the brain's outbox, where it can be ordered, dropped and counted.
+
+The control connection carries heartbeats. What they say, and when a peer has
+been silent for too long, is decided above: a link only passes them on.
 """
 
 from __future__ import annotations
 
 import asyncio
-import secrets
-import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from irisd.errors import WireError
 from irisd.link.connection import LinkConnection
-from irisd.link.heartbeat import Heartbeat
 from irisd.link.outcome import LinkEnd, LinkFact, Outcome
 from irisd.model import PeerInfo
 from irisd.sp import Buffer, SpLimitError
 
 BATCH_BYTES: Final = 256 * 1024
 """What one pull asks for: four records, and less than a connection may hold back."""
+PROBE_INTERVALS: Final = 2
+"""Heartbeat intervals that a link that is asked about may take to show that it is alive."""
 
 
 class LinkHandler(Protocol):
@@ -38,6 +39,12 @@ class LinkHandler(Protocol):
     def messages_received(self, link: Link, bodies: list[bytes]) -> None:
         """All messages of one read, in order."""
 
+    def control_received(self, link: Link, messages: list[bytes]) -> None:
+        """All messages of one read of the control connection, in order: surveys, or their answers."""
+
+    def probe(self, link: Link) -> None:
+        """Somebody wants to know now whether the peer is there: send it a question, if this side asks."""
+
     def pull(self, link: Link, limit: int) -> Sequence[Sequence[Buffer]]:
         """Up to about ``limit`` bytes of messages to send, each as its parts; empty when there are none."""
 
@@ -51,7 +58,7 @@ class Link:
     Args:
         peer: What the peer says it is.
         control: The settled control connection.
-        interval: Seconds between two heartbeats.
+        interval: Seconds between two heartbeats, as this side has them.
         handler: The service.
         on_end: Called once, when this side decides that the link is over.
 
@@ -79,22 +86,15 @@ class Link:
         self._handler = handler
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
-        self._heartbeat = Heartbeat(
-            asks=self.dialled, interval=interval, first_id=secrets.randbits(31), now=time.monotonic()
-        )
-        self._beat: asyncio.TimerHandle | None = None
+        self._interval = interval
         self._pull_is_due = False
         self._is_reading = False
         self._probed: Callable[[bool], None] | None = None
+        self._probe_timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
         state = "up" if self.is_up else "ended" if self.ended else "coming up"
         return f"<Link {self.peer.name} {self.peer.node_id.hex()[:8]} {self.peer.address} {state}>"
-
-    @property
-    def rtt(self) -> float | None:
-        """Seconds the last heartbeat took, on the side that dialled."""
-        return self._heartbeat.rtt
 
     # ------------------------------------------------- for the daemon
 
@@ -105,6 +105,18 @@ class Link:
             if not self._is_reading:
                 self._loop.call_soon(self._pull)
 
+    def send_control(self, parts: Sequence[Buffer]) -> None:
+        """Send one message on the control connection, now or not at all.
+
+        Surveys are best effort: a peer that does not read them has none kept for it in memory.
+        """
+        if not self.is_up or not self.control.is_writable:
+            return
+        try:
+            self.control.send([parts])
+        except SpLimitError as error:
+            self.abort(f"refused to send: {error}")
+
     async def close(self, reason: str = "") -> None:
         """Say goodbye and wait until the peer has read it, two seconds at most.
 
@@ -112,6 +124,10 @@ class Link:
         """
         self._on_end(self, LinkEnd(Outcome.CLOSED, reason))
         await self.wait_closed()
+
+    def close_now(self, outcome: Outcome, reason: str) -> None:
+        """End for a reason that is nobody's fault: ``SILENT`` or ``IDLE``. The peer is told, and not waited for."""
+        self._on_end(self, LinkEnd(outcome, reason))
 
     def abort(self, reason: str) -> None:
         """End at once: the peer broke the rules. It is told why."""
@@ -125,25 +141,18 @@ class Link:
 
     # ---------------------------------------------- for the node's links
 
-    def begin(self) -> None:
-        """Start the heartbeat; the control connection is open."""
-        self._schedule()
-
     def come_up(self, data: LinkConnection) -> None:
         """The data connection is open: messages flow."""
         self.data = data
         self.is_up = True
-        self._heartbeat.heard(time.monotonic())
         self._handler.link_up(self)
         self.wake()
 
     def finish(self) -> None:
-        """It is over: no heartbeat, no probe, nothing pulled any more."""
+        """It is over: no probe, nothing pulled any more."""
         self.ended, self.is_up = True, False
         self._probed = None
-        if self._beat is not None:
-            self._beat.cancel()
-            self._beat = None
+        self._stop_probe()
 
     def probe(self, within: float, done: Callable[[bool], None]) -> None:
         """Find out whether the peer is alive; ``done`` is told unless the link ends first.
@@ -153,30 +162,23 @@ class Link:
                 given the time in which it has to ask by itself.
             done: Told whether it is.
         """
+        patience = PROBE_INTERVALS * self._interval
+        if self.dialled:
+            patience = min(patience, within)
+        self._stop_probe()
         self._probed = done
-        question = self._heartbeat.probe(time.monotonic(), within)
-        if question is not None:
-            self.control.send([question])
-        self._schedule()
+        self._probe_timer = self._loop.call_later(patience, self._probe_over, False)
+        self._handler.probe(self)
 
     def control_received(self, messages: list[bytes]) -> None:
-        """Messages of the control connection: heartbeats."""
-        now = time.monotonic()
-        self._heartbeat.heard(now)
-        for message in messages:
-            try:
-                answer = self._heartbeat.message_received(message, now)
-            except WireError as error:
-                self.abort(str(error))
-                return
-            # Surveys are best effort: a peer that asks and does not read is not answered into memory.
-            if answer is not None and self.control.is_writable:
-                self.control.send([answer])
-        self._schedule()
+        """Messages of the control connection. Those that are early are dropped: the peer asks again."""
+        if not self.is_up:
+            return
+        self._handler.control_received(self, messages)
+        self._probe_over(True)
 
     def data_received(self, messages: list[bytes]) -> None:
         """Messages of the data connection."""
-        self._heartbeat.heard(time.monotonic())
         self._is_reading = True
         try:
             self._handler.messages_received(self, messages)
@@ -201,25 +203,13 @@ class Link:
             return
         self.wake()
 
-    def _schedule(self) -> None:
-        if self.ended:
-            return
-        verdict = self._heartbeat.probe_verdict(time.monotonic())
-        if verdict is not None and self._probed is not None:
-            done, self._probed = self._probed, None
-            self._loop.call_soon(done, verdict)
-        if self._beat is not None:
-            self._beat.cancel()
-        # Not call_at: a loop's own clock may be coarse and a turn old, and round trips are shorter than that.
-        self._beat = self._loop.call_later(self._heartbeat.next_deadline() - time.monotonic(), self._on_beat)
+    def _probe_over(self, alive: bool) -> None:
+        done, self._probed = self._probed, None
+        self._stop_probe()
+        if done is not None:
+            self._loop.call_soon(done, alive)
 
-    def _on_beat(self) -> None:
-        self._beat = None
-        question, is_silent = self._heartbeat.on_deadline(time.monotonic())
-        if is_silent:
-            seconds = self._heartbeat.interval * 5
-            self._on_end(self, LinkEnd(Outcome.SILENT, f"nothing heard for {seconds:g} s"))
-            return
-        if question is not None:
-            self.control.send([question])
-        self._schedule()
+    def _stop_probe(self) -> None:
+        if self._probe_timer is not None:
+            self._probe_timer.cancel()
+            self._probe_timer = None

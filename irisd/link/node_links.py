@@ -13,7 +13,7 @@ from typing import Protocol
 
 from irisd.config import Address
 from irisd.keys import Keyring
-from irisd.link.connection import LinkConnection
+from irisd.link.connection import LinkConnection, Phase
 from irisd.link.dialer import Dial
 from irisd.link.handshake import NOBODY, Credentials, Greeting, PskCredentials, Purpose
 from irisd.link.limits import Limits
@@ -30,8 +30,12 @@ class LinkConfig:
     """How links behave. Times in seconds, sizes in bytes."""
 
     heartbeat_interval: float = 1.0
+    """How often the brain has peers asked: a peer that asks is given two of these to show that it is alive."""
     handshake_timeout: float = 5.0
     """From the first byte to the first record, and from there to the data connection."""
+    answer_timeout: float = 2.0
+    """How long a peer that took our connection may take to answer it: the kernel takes one for a process that stands
+    still, and an address is given no longer than this, so that it is dialled again soon after it goes on."""
     first_delay: float = 0.1
     """Back-off of a dial that failed; it doubles up to ``max_delay``, with jitter."""
     max_delay: float = 30.0
@@ -159,6 +163,8 @@ class NodeLinks:
         Raises:
             asyncio.CancelledError: Cancelled; the connection is dropped unless its link is up.
         """
+        if self.stopping:
+            return LinkEnd(Outcome.STOPPING, "the daemon is stopping"), NOBODY
         connection = self._new_connection(address)
         done = asyncio.get_running_loop().create_future()
         self._attempts[connection.number] = done
@@ -188,6 +194,9 @@ class NodeLinks:
         try:
             sock = await dial(address, config.tcp)
             await attach(protocol, sock, accepted=False)
+            if connection.phase is Phase.SHAKING:
+                timeout = min(config.answer_timeout, config.handshake_timeout)
+                connection.limit(timeout, LinkEnd(Outcome.TIMEOUT, "it took the connection and does not answer"))
         except OSError as error:
             connection.fail(LinkEnd(Outcome.UNREACHABLE, error.strerror or str(error)))
         except asyncio.CancelledError:
@@ -237,6 +246,8 @@ class NodeLinks:
     def shaken(self, connection: LinkConnection) -> None:
         peer = connection.peer
         assert peer is not None
+        timeout = self._host.config.handshake_timeout  # its peer may have to survey the link there is before it settles
+        connection.limit(timeout, LinkEnd(Outcome.TIMEOUT, "the peer took too long to settle"))
         if connection.purpose is Purpose.DATA:
             connection.stand_by(self._links[connection.number].control.generation)
         elif self._settling.decides(peer.node_id):
@@ -358,7 +369,6 @@ class NodeLinks:
             self._host.config.handshake_timeout, LinkEnd(Outcome.TIMEOUT, "its data connection did not come up")
         )
         connection.open(EndpointType.SURVEYOR if connection.dialled else EndpointType.RESPONDENT)
-        link.begin()
         if connection.dialled:
             task = asyncio.get_running_loop().create_task(self._dial_data(link))
             self._tasks.add(task)

@@ -55,7 +55,9 @@ class Outcome(StrEnum):
     BROKEN = "broken"
     """The connection ended without a sealed close."""
     SILENT = "silent"
-    """Nothing was heard for five intervals."""
+    """Nothing was heard for too long."""
+    IDLE = "idle"
+    """Nobody needed it; another is made when somebody does."""
     VIOLATION = "violation"
     """The peer holds the key and still breaks the protocol."""
     EXHAUSTED = "exhausted"
@@ -81,6 +83,7 @@ CODES: Final[dict[Outcome, int]] = {
     Outcome.VIOLATION: 13,
     Outcome.EXHAUSTED: 14,
     Outcome.STOPPING: 15,
+    Outcome.IDLE: 16,
 }
 OUTCOMES: Final[dict[int, Outcome]] = {code: outcome for outcome, code in CODES.items()}
 

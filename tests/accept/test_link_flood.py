@@ -62,6 +62,12 @@ class Echo:
         self.waiting += [[body] for body in bodies]
         link.wake()
 
+    def control_received(self, link: Link, messages: list[bytes]) -> None:
+        """Nobody asks."""
+
+    def probe(self, link: Link) -> None:
+        """Nor do we."""
+
     def pull(self, link: Link, limit: int) -> Sequence[Sequence[bytes]]:
         taken, self.waiting = self.waiting, []
         return taken

@@ -5,8 +5,6 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from irisd.errors import WireError
-from irisd.link.heartbeat import Heartbeat
 from irisd.link.noise import CipherState
 from irisd.link.outcome import LinkEnd, Outcome
 from irisd.link.session import Received, Session, SessionError, Settled
@@ -101,15 +99,3 @@ def test_any_notices_from_a_holder_of_the_key(notices: list[bytes]) -> None:
         assert isinstance(item, Settled | LinkEnd)
         if isinstance(item, LinkEnd):
             assert item.detail == "" or item.detail.isprintable()
-
-
-@given(st.booleans(), st.lists(st.binary(max_size=60), max_size=10))
-def test_any_heartbeat_messages(asks: bool, messages: list[bytes]) -> None:
-    beat = Heartbeat(asks=asks, interval=1.0, first_id=0, now=0.0)
-    beat.on_deadline(0.0)
-    for message in messages:
-        try:
-            beat.message_received(message, 0.1)
-        except WireError as error:
-            assert error.reason == "survey"
-        assert 0.01 <= beat.interval <= 3600

@@ -19,7 +19,7 @@ from irisd.link.outcome import LinkEnd, LinkFact, Outcome
 from irisd.link.service import LinkService
 from irisd.link.session import Received, Session, Settled
 from irisd.model import PeerInfo
-from irisd.sp import EndpointType, encode_hello
+from irisd.sp import AnswerVerdict, EndpointType, Respondent, Surveyor, encode_hello, encode_survey_id
 
 PATIENCE = 10.0
 """Seconds until a state that should come is given up."""
@@ -27,9 +27,17 @@ REMEMBERED = 16_384
 
 
 class Recorder:
-    """A service that writes down what its links do."""
+    """A service that writes down what its links do, and whose heartbeats are as simple as can be.
 
-    def __init__(self) -> None:
+    Args:
+        interval: Seconds between two questions.
+    """
+
+    def __init__(self, interval: float = 0.1) -> None:
+        self.answers = 0
+        """Questions of ours that were answered."""
+        self.asked = 0
+        """Questions that were put to us."""
         self.ups: list[Link] = []
         self.downs: list[tuple[Link, LinkEnd]] = []
         self.facts: list[LinkFact] = []
@@ -38,6 +46,10 @@ class Recorder:
         """Callbacks that came when there was no link: never."""
         self.outbox: dict[bytes, list[list[bytes]]] = {}
         self.pulls = 0
+        self._interval = interval
+        self._surveyor: Surveyor[Link] = Surveyor(first_id=1)
+        self._respondent: Respondent[Link] = Respondent()
+        self._beats: dict[Link, asyncio.TimerHandle] = {}
         self._live: dict[bytes, Link] = {}
         self._changed = asyncio.Event()
 
@@ -47,17 +59,50 @@ class Recorder:
         self._live[link.peer.node_id] = link
         self.ups.append(link)
         self._changed.set()
+        self.probe(link)
 
     def link_down(self, link: Link, end: LinkEnd) -> None:
         if self._live.pop(link.peer.node_id, None) is not link:
             self.early.append("a link went down that was not up")
         self.downs.append((link, end))
         self._changed.set()
+        if link in self._beats:
+            self._beats.pop(link).cancel()
+        self._surveyor.pipe_lost(link)
+        self._respondent.pipe_lost(link)
 
     def messages_received(self, link: Link, bodies: list[bytes]) -> None:
         if self._live.get(link.peer.node_id) is not link:
             self.early.append("messages came over a link that was not up")
         self.bodies += bodies
+        self._changed.set()
+
+    def probe(self, link: Link) -> None:
+        """Ask now, and again every interval."""
+        if not link.dialled:
+            return
+        loop = asyncio.get_running_loop()
+        if link in self._beats:
+            self._beats[link].cancel()
+        self._beats[link] = loop.call_later(self._interval, self.probe, link)
+        self._surveyor.on_deadline(loop.time())
+        survey_id, _ = self._surveyor.begin([link], 1.0, loop.time())
+        link.send_control([encode_survey_id(survey_id), b"?"])
+
+    def control_received(self, link: Link, messages: list[bytes]) -> None:
+        if self._live.get(link.peer.node_id) is not link:
+            self.early.append("a heartbeat came over a link that was not up")
+        for message in messages:
+            if link.dialled:
+                answer = self._surveyor.answer_received(link, message, asyncio.get_running_loop().time())
+                self.answers += answer.verdict is AnswerVerdict.COUNTED
+            else:
+                _, question = self._respondent.question_received(link, message)
+                assert question is not None
+                self.asked += 1
+                said = self._respondent.answer(question, b"!")
+                assert said is not None
+                link.send_control(said)
         self._changed.set()
 
     def pull(self, link: Link, limit: int) -> Sequence[Sequence[bytes]]:
@@ -149,7 +194,7 @@ class Ground:
     ) -> Node:
         strangers: list[LinkFact] = []
         service = LinkService(config, strangers.append)
-        seen = Recorder()
+        seen = Recorder(config.heartbeat_interval)
         node_id = node_id or os.urandom(16)
         links = service.register(Keyring(key or self.key), PeerInfo(node_id, name), seen)
         bound = await service.start([Listener(Address("127.0.0.1", port), services)])

@@ -19,6 +19,7 @@ from irisd.config import Address, Config, Listener
 from irisd.daemon.discovering import DiscoveryLinks
 from irisd.discovery import Discovery, Presence, multicast
 from irisd.discovery.announcement import Announcement
+from irisd.discovery.interfaces import Interface
 from irisd.discovery.multicast import SERVICE_TYPE, instance_name
 from irisd.keys import Keyring, ServiceKey
 from irisd.link.service import LinkService
@@ -55,6 +56,7 @@ class Host:
         self.node_id = node_id
         self.address = Address("127.0.0.1", 0)
         self.facts: list[tuple[str, dict[str, Any]]] = []
+        self.advertised: list[tuple[Address, ...]] = []
 
     @property
     def peers(self) -> set[bytes]:
@@ -74,22 +76,31 @@ Make = Callable[..., Any]
 
 
 @asynccontextmanager
-async def host(key: ServiceKey, *, listen: str = "127.0.0.1", port: int = 0, **settings: Any) -> AsyncIterator[Host]:
+async def host(
+    key: ServiceKey,
+    *,
+    listen: str = "127.0.0.1",
+    port: int = 0,
+    wants: Callable[[str, bytes], bool] = lambda service, node_id: True,
+    **settings: Any,
+) -> AsyncIterator[Host]:
     """A host over loopback multicast; ``settings`` are those of the daemon."""
     seen, node_id, keyring = Found(), os.urandom(16), Keyring(key)
     links = LinkService(QUICK)
     links.register(keyring, PeerInfo(node_id, "host"), seen)
     config = Config(listen=(Listener(Address(listen, port)),), **settings)
     facts: list[tuple[str, dict[str, Any]]] = []
+    advertised: list[tuple[Address, ...]] = []
     discovery = Discovery(
         config,
-        DiscoveryLinks(links),
+        DiscoveryLinks(links, wants),
         clock=time.monotonic,
         random=SystemRandom(),
         tell=lambda event, *, warning=False, **fields: facts.append((event, fields)),
+        advertised=lambda service, addresses: advertised.append(addresses),
     )
     made = Host(key, seen, links, discovery, node_id)
-    made.facts = facts
+    made.facts, made.advertised = facts, advertised
 
     def told(peer: bytes, up: bool, left: bool) -> None:
         if up:
@@ -393,6 +404,58 @@ async def test_a_corrupt_state_file_is_a_warning_and_written_anew(key, tmp_path)
             await one.sees(other)
             await until(lambda: one.service().remembered)
         assert str(other.address) in (tmp_path / "peers.json").read_text()
+
+
+async def test_what_is_told_before_the_start_is_not_lost(key):
+    async with host(key, multicast="off") as other:
+        links, node_id = LinkService(QUICK), os.urandom(16)
+        seen = Found()
+        links.register(Keyring(key), PeerInfo(node_id, "early"), seen)
+        discovery = Discovery(
+            Config(multicast="off"),
+            DiscoveryLinks(links),
+            clock=time.monotonic,
+            random=SystemRandom(),
+            tell=lambda event, *, warning=False, **fields: None,
+        )
+        discovery.learned("shop", [other.address], other.node_id)
+        discovery.learned("another", [other.address], other.node_id)
+        await discovery.start([Presence("shop", node_id, (key.discovery_tag,), ())])
+        try:
+            await seen.until(lambda: seen.live)
+        finally:
+            await discovery.stop()
+            await links.stop()
+
+
+async def test_a_node_that_is_not_wanted_is_not_dialled_until_it_is(key):
+    wanted: set[bytes] = set()
+    async with (
+        host(key, multicast="off") as other,
+        host(key, multicast="off", wants=lambda service, node_id: node_id in wanted) as one,
+    ):
+        one.discovery.learned("shop", [other.address], other.node_id)
+        await until(lambda: one.service().candidates[0].outcome == "not-wanted")
+        assert one.service().candidates[0].attempts == 0
+        wanted.add(other.node_id)
+        one.discovery.learned("shop", [other.address], other.node_id)
+        await one.sees(other)
+
+
+async def test_where_we_are_to_be_dialled_is_told_at_once_and_when_it_changes(key, monkeypatch):
+    monkeypatch.setattr("irisd.discovery.discovery.LOOK_EVERY", 0.02)
+    async with host(key) as one:
+        assert one.advertised == [(one.address,)]
+    here = [Interface("eth0", 2, ("192.0.2.1",), ("fe80::1", "2001:db8::1"))]
+    monkeypatch.setattr("irisd.discovery.discovery.host_interfaces", lambda: list(here))
+    async with host(key, listen="0.0.0.0", multicast="off") as one:
+        port = one.address.port
+        assert one.advertised == [(Address("192.0.2.1", port),)]
+        here[:] = [Interface("eth1", 3, ("192.0.2.9",))]
+        await until(lambda: len(one.advertised) == 2)
+        assert one.advertised[1] == (Address("192.0.2.9", port),)
+    async with host(key, multicast="off", advertise=(Address("oak.example", 7511),)) as one:
+        assert one.advertised == [(Address("oak.example", 7511),)]
 
 
 # ------------------------------------------------------------------ dead addresses

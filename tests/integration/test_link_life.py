@@ -10,11 +10,12 @@ import pytest
 from irisd.config import Address, Listener
 from irisd.errors import ConfigError, ListenError
 from irisd.keys import Keyring, ServiceKey
+from irisd.link.connection import LINGER
 from irisd.link.node_links import LinkConfig
-from irisd.link.outcome import Outcome
+from irisd.link.outcome import LinkEnd, Outcome
 from irisd.link.service import LinkService
 from irisd.model import PeerInfo
-from tests.integration.link_ground import QUICK, Recorder, eventually, ground
+from tests.integration.link_ground import QUICK, Recorder, ground
 
 
 async def test_messages_both_ways_in_order() -> None:
@@ -113,34 +114,75 @@ async def test_the_two_connections_die_together(lost: int) -> None:
             await back.wait_closed()
 
 
-async def test_silence_ends_a_link_on_both_sides() -> None:
+async def test_a_link_that_is_found_silent_is_gone_at_once() -> None:
     async with ground() as made:
         two = await made.node("two")
         proxy = await made.proxy(two.address)
         one = await made.node("one")
         one.dial(proxy.address)
-        await one.linked()
+        link = await one.linked()
         await two.linked()
+        one.links.forget(proxy.address)
         proxy.freeze()
-        await one.seen.until(lambda: one.seen.downs)
+        one.seen.send(link, *([b"x" * 65_536] * 200))  # what cannot be sent is not waited for
+        began = asyncio.get_running_loop().time()
+        link.close_now(Outcome.SILENT, "nothing heard for 5 s")
+        assert one.seen.downs == [(link, LinkEnd(Outcome.SILENT, "nothing heard for 5 s"))]
+        await link.wait_closed()
+        assert asyncio.get_running_loop().time() - began < 0.5 * LINGER
+        proxy.thaw()
         await two.seen.until(lambda: two.seen.downs)
-        assert one.seen.downs[0][1].outcome is Outcome.SILENT
-        assert two.seen.downs[0][1].outcome is Outcome.SILENT
+        assert two.seen.downs[0][1].outcome in (Outcome.SILENT, Outcome.BROKEN)
 
 
-async def test_an_idle_link_stays_up() -> None:
+async def test_a_link_that_nobody_needs_says_so() -> None:
+    async with ground() as made:
+        one, two = await made.pair()
+        link = await one.linked()
+        one.links.forget(two.address)
+        link.close_now(Outcome.IDLE, "not used for 30 s")
+        await two.seen.until(lambda: two.seen.downs)
+        assert str(one.seen.downs[0][1]) == "idle: not used for 30 s"
+        assert str(two.seen.downs[0][1]) == "idle: not used for 30 s (said by the peer)"
+        again, _ = await one.links.attempt(two.address, two.node_id)
+        assert again.outcome is Outcome.LINKED
+
+
+async def test_heartbeats_go_both_ways() -> None:
     async with ground() as made:
         config = LinkConfig(heartbeat_interval=0.02, handshake_timeout=2.0)
         one, two = await made.pair(config)
-        link = await one.linked()
-        trips: set[float | None] = set()
-
-        def thirty_round_trips() -> bool:
-            trips.add(link.rtt)
-            return len(trips) >= 30
-
-        await eventually(thirty_round_trips)
+        await one.seen.until(lambda: one.seen.answers >= 30)
+        assert two.seen.asked >= 30
         assert one.seen.downs == [] and two.seen.downs == []
+        assert one.seen.early == [] and two.seen.early == []
+
+
+async def test_a_heartbeat_without_a_link_goes_nowhere() -> None:
+    async with ground() as made:
+        one, two = await made.pair()
+        link = await one.linked()
+        one.links.forget(two.address)
+        await link.close()
+        link.send_control([b"\x80\x00\x00\x01", b"?"])
+        assert not link.is_up
+
+
+async def test_a_peer_that_stands_still_holds_nobody_up_for_long() -> None:
+    """Its kernel takes connections all the same: a dial ends long before a slow handshake would."""
+    config = LinkConfig(handshake_timeout=30.0, answer_timeout=0.2)
+
+    async def stopped(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with ground() as made:
+        one = await made.node("one", config=config)
+        address = await made.server(stopped)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        end, _ = await one.links.attempt(address, os.urandom(16))
+        assert end == LinkEnd(Outcome.TIMEOUT, "it took the connection and does not answer")
+        assert 0.2 <= loop.time() - began < 2.0
 
 
 async def test_services_share_a_listener_and_nothing_else() -> None:

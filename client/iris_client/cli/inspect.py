@@ -54,7 +54,7 @@ async def status(settings: Settings, watch: float | None, counters: bool) -> Non
 @watch_option
 @with_settings
 async def nodes(settings: Settings, watch: float | None) -> None:
-    """List the nodes of the service: their state and address, and how far they are."""
+    """List the nodes of the service: their state, who heard them when, how far they are, and where."""
     await _show(settings, watch, Control.nodes, tables.show_nodes, tables.nodes_json)
 
 

@@ -12,7 +12,7 @@ from iris_proto.v1 import control_pb2 as pb
 
 ID_SHOWN: Final = 8  # hexadecimal digits of an id that people can tell apart
 DROPPED: Final = "dropped."
-_STATE_COLOURS = {"alive": "green", "self": "green", "joining": "yellow", "suspect": "yellow", "dead": "red"}
+STATE_COLOURS = {"alive": "green", "self": "green", "joining": "yellow", "suspect": "yellow", "dead": "red"}
 
 
 # ------------------------------------------------------------------- for people
@@ -70,23 +70,44 @@ def _services(services: Iterable[pb.ServiceStatus]) -> str:
 
 
 def show_nodes(nodes: Sequence[pb.Node]) -> str:
-    """The nodes of each service: how sure we are of them, where they are, how far."""
+    """The nodes of each service: how sure we are of them, who heard them when, how far and where they are."""
     if not nodes:
         return "no nodes"
     rows = [
         (
             row.name,
-            Cell(row.state, _STATE_COLOURS.get(row.state, "")),
+            Cell(row.state, STATE_COLOURS.get(row.state, "")),
             show_time(row.since),
-            row.address or "-",
+            heard(row),
             show_time(row.round_trip) if row.round_trip else "-",
+            row.address or "-",
             row.node[:ID_SHOWN],
             row.version or "-",
+            ", ".join(_remarks(row)) or "-",
         )
         for row in nodes
     ]
-    titles = ("NODE", "STATE", "FOR", "ADDRESS", "ROUND TRIP", "ID", "VERSION")
+    titles = ("NODE", "STATE", "FOR", "HEARD", "ROUND TRIP", "ADDRESS", "ID", "VERSION", "REMARKS")
     return _with_service(titles, rows, [row.service for row in nodes])
+
+
+def heard(node: pb.Node) -> str:
+    """When a node was last heard, and by whom."""
+    return f"{show_time(node.heard)} ago by {node.heard_by}" if node.heard_by else "-"
+
+
+def slow(node: pb.Node) -> str:
+    """How slow a node says that it is; empty: it is well."""
+    return f"slow ({node.health} of 8)" if node.health else ""
+
+
+def _remarks(node: pb.Node) -> list[str]:
+    remarks = ["draining"] if node.draining else []
+    if node.health:
+        remarks.append(slow(node))
+    if not node.linked and node.heard_by and node.state in ("alive", "suspect"):
+        remarks.append("no link")
+    return remarks
 
 
 def show_clusters(clusters: Sequence[pb.Cluster]) -> str:
@@ -177,6 +198,11 @@ def nodes_json(nodes: Iterable[pb.Node]) -> dict[str, Any]:
                 "incarnation": row.incarnation,
                 "version": row.version,
                 "round_trip": row.round_trip or None,
+                "linked": row.linked,
+                "heard": row.heard if row.heard_by else None,
+                "heard_by": row.heard_by or None,
+                "health": row.health,
+                "draining": row.draining,
             }
             for row in nodes
         ]

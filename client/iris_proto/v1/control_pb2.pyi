@@ -85,7 +85,7 @@ class ServiceStatus(_message.Message):
     def __init__(self, service: _Optional[str] = ..., key: _Optional[str] = ..., node: _Optional[str] = ..., peers: _Optional[int] = ..., attachments: _Optional[int] = ..., clusters: _Optional[int] = ..., subscriptions: _Optional[int] = ..., pending: _Optional[int] = ..., queued: _Optional[int] = ..., counters: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("service", "node", "name", "state", "address", "since", "incarnation", "version", "round_trip")
+    __slots__ = ("service", "node", "name", "state", "address", "since", "incarnation", "version", "round_trip", "linked", "heard", "heard_by", "health", "draining")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -95,6 +95,11 @@ class Node(_message.Message):
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ROUND_TRIP_FIELD_NUMBER: _ClassVar[int]
+    LINKED_FIELD_NUMBER: _ClassVar[int]
+    HEARD_FIELD_NUMBER: _ClassVar[int]
+    HEARD_BY_FIELD_NUMBER: _ClassVar[int]
+    HEALTH_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
     service: str
     node: str
     name: str
@@ -104,7 +109,12 @@ class Node(_message.Message):
     incarnation: int
     version: str
     round_trip: float
-    def __init__(self, service: _Optional[str] = ..., node: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., address: _Optional[str] = ..., since: _Optional[float] = ..., incarnation: _Optional[int] = ..., version: _Optional[str] = ..., round_trip: _Optional[float] = ...) -> None: ...
+    linked: bool
+    heard: float
+    heard_by: str
+    health: int
+    draining: bool
+    def __init__(self, service: _Optional[str] = ..., node: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., address: _Optional[str] = ..., since: _Optional[float] = ..., incarnation: _Optional[int] = ..., version: _Optional[str] = ..., round_trip: _Optional[float] = ..., linked: bool = ..., heard: _Optional[float] = ..., heard_by: _Optional[str] = ..., health: _Optional[int] = ..., draining: bool = ...) -> None: ...
 
 class NodeList(_message.Message):
     __slots__ = ("nodes",)

@@ -41,7 +41,7 @@ STATUS = StatusInfo(
     memory=80_000_000,
     conditions=(Condition("no-peers", "nobody found yet"),),
 )
-NODE = NodeRow("shop", "bb", "left", "self", "127.0.0.1:7511", 3.5, 1, "0.1.0", 0.001)
+NODE = NodeRow("shop", "bb", "left", "self", "127.0.0.1:7511", 3.5, 1, "0.1.0", 0.001, True, 0.5, "left", 2, True)
 CLUSTER = ClusterRow("shop", "databases", 3, (ClusterNodeRow("bb", "left", 3, 1),), 5)
 TOPIC = TopicRow("shop", "orders.*", "billing", 2, 1)
 

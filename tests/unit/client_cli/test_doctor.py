@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from iris_client.cli.doctor import advice, discovery_json, show_discovery
@@ -88,8 +90,75 @@ def test_who_answers_over_tcp_but_not_by_multicast_is_named():
     found = discovery()
     found.services[0].candidates.add(node=THIRD, source="seed", addresses=["192.0.2.3:7511"], linked=True)
     [told] = advice(found)
-    assert "fedcba98" in told
-    assert "not heard by multicast" in told
+    assert told.startswith("1 linked node (fedcba98) answers over TCP but not heard by multicast: ")
+    nodes = [node(OTHER, "elm"), node(THIRD, "ash"), node("11" * 16, "fir")]  # the last one dialled us
+    [told] = advice(found, nodes)
+    assert told.startswith("2 linked nodes (fir, ash) answer over TCP but not heard by multicast: ")
+
+
+def test_with_more_announcers_than_are_remembered_nobody_is_called_unheard():
+    found = discovery()
+    found.services[0].candidates.add(node=THIRD, source="seed", addresses=["192.0.2.3:7511"], linked=True)
+    for number in range(127):
+        found.heard.add(node=f"{number:032x}", service="shop", verdict="known")
+    assert advice(found) == []
+
+
+def node(node_id: str, name: str, **said: Any) -> pb.Node:
+    known: dict[str, Any] = {"state": "alive", "linked": True, "heard": 0.4, "heard_by": "oak", "version": "0.1.0"}
+    return pb.Node(service="shop", node=node_id, name=name, **(known | said))
+
+
+def test_who_is_known_and_by_which_ways():
+    nodes = [
+        node("aa" * 16, "oak", state="self", linked=False, heard_by=""),
+        node(OTHER, "elm"),
+        node(THIRD, "ash", linked=False, heard_by="elm", health=2),
+        node("11" * 16, "fir", state="dead", linked=False, heard=600),
+    ]
+    lines = show_discovery(discovery(), nodes).splitlines()
+    at = lines.index("NODE  STATE  TCP      MULTICAST        LAST HEARD         SAYS IT IS     VERSION")
+    assert lines[at + 1 : at + 4] == [
+        "elm   alive  linked   heard 2.0 s ago  400 ms ago by oak  well           0.1.0",
+        "ash   alive  no link  not heard        400 ms ago by elm  slow (2 of 8)  0.1.0",
+        "fir   dead   no link  not heard        10m 0s ago by oak  -              0.1.0",
+    ]
+    told = discovery_json(discovery(), nodes)
+    assert [row["name"] for row in told["nodes"]] == ["oak", "elm", "ash", "fir"]
+    assert told["nodes"][2]["health"] == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"health": 3}, "shop: elm says that it is slow (3 of 8)"),
+        ({"state": "suspect", "heard": 4.0}, "shop: elm is doubted, it was last heard 4.0 s ago by oak"),
+        ({"version": "0.2.0"}, "shop: elm runs 0.2.0, this daemon 0.1.0"),
+    ],
+)
+def test_what_a_node_suffers_from_is_said(said, words):
+    own = node("aa" * 16, "oak", state="self", linked=False, heard_by="")
+    [told] = advice(discovery(), [own, node(OTHER, "elm", **said)])
+    assert told.startswith(words)
+    assert advice(discovery(), [own, node(OTHER, "elm")]) == []
+    assert advice(discovery(), [own, node(OTHER, "elm", state="dead", linked=False, version="0.2.0", health=3)]) == []
+
+
+def test_our_own_slowness_is_said():
+    found = discovery()
+    found.conditions.add(name="slow-loop", detail="shop: the loop stood still for 2.1 s")
+    assert advice(found) == ["this daemon: shop: the loop stood still for 2.1 s"]
+    own = node("aa" * 16, "oak", state="self", health=1, linked=False)
+    assert advice(discovery(), [own]) == [
+        "shop: oak, which is this daemon, is slow (1 of 8): its host has too much to do"
+    ]
+
+
+def test_one_that_needs_no_link_is_no_problem():
+    found = discovery()
+    found.services[0].candidates.add(node=THIRD, source="peer", addresses=["192.0.2.3:7511"], outcome="not-wanted")
+    assert advice(found) == []
+    assert "no link needed now" in show_discovery(found)
 
 
 @pytest.mark.parametrize(
@@ -99,9 +168,10 @@ def test_who_answers_over_tcp_but_not_by_multicast_is_named():
 )  # fmt: skip
 def test_what_was_heard_is_explained(verdict, words):
     found = discovery()
-    found.heard.add(node=THIRD, verdict=verdict, count=1)
+    found.heard.add(node=THIRD, verdict=verdict, count=1, addresses=["198.51.100.7:7511"])
     [told] = advice(found)
     assert words in told
+    assert "(fedcba98 at 198.51.100.7:7511)" in told
 
 
 def test_no_way_to_find_anybody():

@@ -91,7 +91,7 @@ def test_counters():
 
 def test_nodes():
     nodes = [
-        pb.Node(service="shop", node="aa" * 16, name="oak", state="self", since=61),
+        pb.Node(service="shop", node="aa" * 16, name="oak", state="self", since=61, version="0.1.0"),
         pb.Node(
             service="shop",
             node="bb" * 16,
@@ -101,14 +101,31 @@ def test_nodes():
             address="127.0.0.1:7511",
             round_trip=0.00025,
             version="0.1.0",
+            linked=True,
+            heard=0.4,
+            heard_by="oak",
         ),
-    ]
+        pb.Node(
+            service="shop", node="cc" * 16, name="ash", state="suspect", since=2, heard=4, heard_by="elm",
+            health=3, draining=True,
+        ),
+        pb.Node(service="shop", node="dd" * 16, name="fir", state="dead", since=600, heard=605, heard_by="oak"),
+    ]  # fmt: skip
     assert tables.show_nodes(nodes).splitlines() == [
-        "NODE  STATE  FOR    ADDRESS         ROUND TRIP  ID        VERSION",
-        "oak   self   1m 1s  -               -           aaaaaaaa  -",
-        "elm   alive  1.5 s  127.0.0.1:7511  250 us      bbbbbbbb  0.1.0",
+        "NODE  STATE    FOR     HEARD              ROUND TRIP  ADDRESS         ID        VERSION  REMARKS",
+        "oak   self     1m 1s   -                  -           -               aaaaaaaa  0.1.0    -",
+        "elm   alive    1.5 s   400 ms ago by oak  250 us      127.0.0.1:7511  bbbbbbbb  0.1.0    -",
+        "ash   suspect  2.0 s   4.0 s ago by elm   -           -               cccccccc  -        "
+        "draining, slow (3 of 8), no link",
+        "fir   dead     10m 0s  10m 5s ago by oak  -           -               dddddddd  -        -",
     ]
-    assert [row["round_trip"] for row in tables.nodes_json(nodes)["nodes"]] == [None, 0.00025]
+    told = tables.nodes_json(nodes)["nodes"]
+    assert [row["round_trip"] for row in told] == [None, 0.00025, None, None]
+    assert [(row["heard"], row["heard_by"]) for row in told[:2]] == [(None, None), (0.4, "oak")]
+    assert [(row["linked"], row["health"], row["draining"]) for row in told[1:3]] == [
+        (True, 0, False),
+        (False, 3, True),
+    ]
     assert tables.show_nodes([]) == "no nodes"
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from random import Random
 
 import pytest
 
 from irisd.config import Address
+from irisd.discovery.lanes import Bucket
 from irisd.discovery.table import (
     GIVE_UP,
     HOLD_BACK,
+    LOOK_AGAIN,
     MAX_DELAY,
     NOBODY,
     UNHEARD,
     Attempted,
-    Bucket,
     Limits,
     Source,
     Table,
@@ -34,7 +36,10 @@ class World:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.links: set[bytes] = set()
-        self.table = Table(OWN, self.links.__contains__, Random(7), limits)
+        self.unwanted: set[bytes] = set()
+        self.table = Table(
+            OWN, self.links.__contains__, Random(7), limits, wants=lambda node_id: node_id not in self.unwanted
+        )
         self.now = 100.0
 
     def multicast(self, node_id: bytes = HIGH, *addresses: Address) -> bool:
@@ -60,6 +65,21 @@ class World:
         if result.linked:
             self.links.add(result.node_id)
         self.table.attempted(candidate, candidate.trusted, result, self.now)
+
+    def peer_tells(self, node_id: bytes = HIGH, *addresses: Address) -> bool:
+        return self.table.heard_node(node_id, addresses or (AT,), Source.PEER, self.now)
+
+    def unreachable_for(self, seconds: float, dial: float = 0.0) -> list[float]:
+        """Let every dial fail, after so many seconds each; give when they began, since now."""
+        began, dials = self.now, []
+        while (due := self.table.deadline(self.now)) - began < seconds:
+            self.now = max(self.now, due)
+            for candidate in self.table.take(self.now):
+                dials.append(self.now - began)
+                self.now += dial
+                self.end(candidate, UNREACHABLE)
+        self.now = max(self.now, began + seconds)
+        return dials
 
     def linked(self, node_id: bytes = HIGH, address: Address = AT) -> Attempted:
         return Attempted("linked", linked=True, node_id=node_id, address=address)
@@ -277,6 +297,128 @@ def test_what_worked_is_dialled_for_a_day():
             dials += 1
     assert GIVE_UP <= world.now - began <= GIVE_UP + MAX_DELAY
     assert dials <= GIVE_UP / (MAX_DELAY / 2) + 20
+
+
+@pytest.mark.parametrize(("gone", "soon"), [(0.5, 1.0), (8.0, 1.0), (30.0, 4.0), (80.0, 10.0), (3_600.0, MAX_DELAY)])
+@pytest.mark.parametrize("dial", [0.0, 2.0], ids=["refused", "hangs"])
+def test_who_was_lost_for_a_short_time_is_found_again_soon(gone, soon, dial):
+    world = World()
+    world.multicast()
+    world.dial(world.linked())
+    world.now += 60.0
+    world.down(HIGH)
+    world.unreachable_for(gone, dial)
+    _, waited = world.dial(world.linked())
+    assert waited <= soon
+
+
+def test_it_costs_little_to_be_quick():
+    world = World()
+    world.multicast()
+    world.dial(world.linked())
+    world.now += 60.0
+    world.down(HIGH)
+    dials = world.unreachable_for(30.0)
+    assert len(dials) <= 40
+    assert len([at for at in dials if at >= 8.0]) <= 24
+
+
+def test_a_dial_that_hangs_is_part_of_the_wait_and_never_followed_at_once():
+    world = World()
+    world.multicast()
+    world.dial(world.linked())
+    world.now += 60.0
+    world.down(HIGH)
+    dials = world.unreachable_for(20.0, dial=2.0)
+    pauses = [later - earlier - 2.0 for earlier, later in pairwise(dials)]
+    assert min(pauses) >= 0.05
+    assert max(pauses) <= 0.75
+
+
+def test_who_never_was_linked_is_not_dialled_so_often():
+    world = World()
+    world.seed()
+    assert len(world.unreachable_for(300.0)) <= 30
+
+
+def test_links_that_do_not_last_are_no_reason_to_hurry():
+    world = World()
+    world.multicast()
+    for _ in range(12):
+        world.dial(world.linked())
+        world.down(HIGH)
+    _, waited = world.dial()
+    assert waited >= MAX_DELAY / 2
+    world.now += 1.0
+    world.dial(world.linked())
+    world.now += 60.0
+    world.down(HIGH)
+    _, waited = world.dial()
+    assert waited <= 0.1, "one that lasted makes up for them"
+
+
+def test_one_that_is_told_of_while_it_is_linked_counts_as_proven():
+    world = World()
+    world.links.add(HIGH)
+    world.peer_tells()
+    world.now += 60.0
+    assert world.take() == []
+    world.down(HIGH)
+    world.unreachable_for(30.0)
+    _, waited = world.dial(world.linked())
+    assert waited <= 4.0
+
+
+def test_who_is_not_wanted_is_put_off_and_looked_at_again():
+    world = World()
+    world.unwanted.add(HIGH)
+    world.multicast()
+    assert world.take() == []
+    (candidate,) = world.table.candidates()
+    assert candidate.last is not None
+    assert (candidate.last.outcome, candidate.attempts, candidate.failures) == ("not-wanted", 0, 0)
+    assert world.take(LOOK_AGAIN / 2 - 1.0) == []
+    world.unwanted.clear()
+    assert world.take(LOOK_AGAIN / 2 + 1.0) == [candidate]
+
+
+def test_who_is_not_wanted_takes_nothing_from_the_budget_of_others():
+    world = World(Limits(announced_dials=2, announced_rate=1.0, announced_burst=2.0))
+    for number in range(500):
+        world.unwanted.add(random_id(number))
+        world.multicast(random_id(number))
+    world.multicast(HIGH, ELSEWHERE)
+    assert [c.expected for c in world.take()] == [HIGH]
+
+
+def test_who_is_told_of_again_is_looked_at_soon():
+    world = World()
+    world.unwanted.add(HIGH)
+    world.peer_tells()
+    assert world.take() == []
+    world.unwanted.clear()
+    assert not world.multicast(), "anybody can say so: it waits for its turn"
+    assert world.take() == []
+    assert not world.peer_tells()
+    assert len(world.take()) == 1
+
+
+def test_being_told_of_again_does_not_shorten_the_pause_after_failures():
+    world = World()
+    world.peer_tells()
+    for _ in range(8):
+        world.dial()
+    due = world.table.deadline(world.now)
+    for _ in range(100):
+        world.peer_tells()
+    assert world.table.deadline(world.now) == due
+
+
+def test_an_address_whose_node_is_not_known_is_always_wanted():
+    world = World()
+    world.unwanted.add(NOBODY)
+    world.seed()
+    world.dial()
 
 
 def test_forgetting_one_that_is_being_dialled():

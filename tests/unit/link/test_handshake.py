@@ -255,4 +255,5 @@ def test_codes_on_the_wire_never_change() -> None:
         "violation": 13,
         "exhausted": 14,
         "stopping": 15,
+        "idle": 16,
     }
