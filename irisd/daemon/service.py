@@ -69,6 +69,7 @@ class Service:
         self._dials: dict[str, Outcome] = {}  # how the last dial of each address ended
         self._max_frame = max(node.core.settings.max_body, PART_BYTES)  # what is too large is answered, not unlinked
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
         self._quiet = asyncio.Event()
         self._log = _log.bind(service=self.name)
 
@@ -118,11 +119,12 @@ class Service:
         deadline = self.node.next_deadline()
         timer = self._timer
         if timer is not None:
-            if deadline is not None and timer.when() <= deadline:
+            if deadline is not None and self._due <= deadline:
                 return  # it fires early at most, and is set anew then
             timer.cancel()
             self._timer = None
         if deadline is not None:
+            self._due = deadline  # a loop need not remember it
             self._timer = asyncio.get_running_loop().call_at(deadline, self._on_timer)
 
     def _on_timer(self) -> None:

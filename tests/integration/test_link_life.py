@@ -182,7 +182,7 @@ async def test_a_peer_that_stands_still_holds_nobody_up_for_long() -> None:
         began = loop.time()
         end, _ = await one.links.attempt(address, os.urandom(16))
         assert end == LinkEnd(Outcome.TIMEOUT, "it took the connection and does not answer")
-        assert 0.2 <= loop.time() - began < 2.0
+        assert 0.19 <= loop.time() - began < 2.0  # loops count whole milliseconds
 
 
 async def test_services_share_a_listener_and_nothing_else() -> None:

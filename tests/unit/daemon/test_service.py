@@ -213,3 +213,18 @@ async def test_a_daemon_that_stops_dials_no_more() -> None:
     await asyncio.sleep(0)
     assert len(house.dials) == 1
     assert house.node.calls == []
+
+
+def test_a_deadline_that_has_passed_is_a_deadline_on_every_loop() -> None:
+    """uvloop gives back a handle without a time for it."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def late() -> None:
+        house = House()
+        house.node.next_deadline = lambda: asyncio.get_running_loop().time() - 1.0  # type: ignore[method-assign]
+        house.service.apply([])
+        house.service.apply([])
+        assert (await house.next_call())[0] == "on_deadline"
+        house.service.close()
+
+    uvloop.run(late())
