@@ -116,7 +116,7 @@ class Beliefs:
         """Somebody else heard a node that is not heard here, at ``evidence`` (awake time)."""
         suspicion = self.suspicions[node]
         known = self.view.present[node]
-        if suspicion.vouch(by, evidence, self._interval):
+        if suspicion.vouch(by, evidence):
             known.heard, known.heard_by = now - (self._health.awake(now) - evidence), by
             if known.state is State.SUSPECT:
                 self.set(node, State.ALIVE, f"heard by {self.name(by)}", now)
@@ -164,7 +164,9 @@ class Beliefs:
     def suspect(self, node: NodeId, since: float, reason: str, now: float) -> None:
         suspicion = self.suspicions.get(node)
         if suspicion is None:
-            self.suspicions[node] = Suspicion(since, self._health.awake(now))
+            pulse = self._heart.pulses.get(node)
+            announced = pulse.interval if pulse is not None and not pulse.asks else self._interval
+            self.suspicions[node] = Suspicion(since, self._health.awake(now), max(announced, self._interval))
         elif suspicion.voucher:
             return  # others hear it
         else:

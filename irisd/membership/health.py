@@ -13,6 +13,8 @@ from collections import deque
 from typing import Final
 
 MAX_SCORE: Final = 8
+RECOVERY: Final = 5.0
+"""Intervals without being held up after which complete rounds count."""
 MEMORY: Final = 60.0
 """Seconds for which an operator is told that the node was held up."""
 _TOLD: Final = 256
@@ -29,6 +31,7 @@ class Health:
         self.score = 0
         """0: well; each step stretches this node's own timeouts by a quarter."""
         self._tolerance = max(interval / 4, 0.02)
+        self._recovery = RECOVERY * interval
         self._asleep = 0.0
         self._stalls: deque[tuple[float, float]] = deque(maxlen=_TOLD)
 
@@ -53,9 +56,10 @@ class Health:
         """The node was slow, or was taken for dead."""
         self.score = min(self.score + 1, MAX_SCORE)
 
-    def better(self) -> None:
-        """A round in which everybody answered in time."""
-        self.score = max(self.score - 1, 0)
+    def better(self, now: float) -> None:
+        """A round in which everybody answered in time; it counts when the node has kept time for a while."""
+        if not self._stalls or now - self._stalls[-1][0] >= self._recovery:
+            self.score = max(self.score - 1, 0)
 
     def stalls(self, now: float) -> tuple[int, float]:
         """How often the node was held up within the last minute, and how long at most, in seconds."""

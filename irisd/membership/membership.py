@@ -326,7 +326,7 @@ class Membership:
         interval = self._settings.interval
         if now >= self._next_round:
             if self.heart.round(now, awake):
-                self.health.better()
+                self.health.better(now)
             self._next_round += interval * math.ceil((now - self._next_round + 1e-9) / interval)
             self._look_after(now, awake)
         stretch = self.health.stretch
@@ -369,7 +369,7 @@ class Membership:
                 continue
             if now - known.since >= UNLINKED * self._settings.interval:
                 if node not in suspicions:
-                    suspicions[node] = Suspicion(awake, awake)
+                    suspicions[node] = Suspicion(awake, awake, self._settings.interval)
                 self._port.find(node)
 
     def _to_watch(self) -> list[NodeId]:
@@ -388,11 +388,11 @@ class Membership:
         interval = self._settings.interval
         known = self.view.present[node]
         silence = awake - suspicion.since
-        if silence >= suspicion.timeout(interval) * stretch:
+        if silence >= suspicion.timeout() * stretch:
             why = f"not heard for {silence:.1f} s, by {1 + len(suspicion.confirmed & suspicion.asked)}"
             self.beliefs.bury(node, State.DEAD, why, now)
             return
-        if suspicion.voucher and silence >= RELAPSE * interval and known.state is State.ALIVE:
+        if suspicion.voucher and silence >= RELAPSE * suspicion.interval and known.state is State.ALIVE:
             suspicion.voucher = b""
             self.beliefs.set(node, State.SUSPECT, "nobody hears it any more", now)
         if awake >= suspicion.next_ask:

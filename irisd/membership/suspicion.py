@@ -27,32 +27,35 @@ class Suspicion:
 
     Attributes:
         since: Where its silence begins, awake time.
+        interval: Seconds between the signs of life that are missing.
         asked: Who was asked about it.
         confirmed: Who of them does not hear it either.
         voucher: Who heard it last; empty: nobody since it is not heard here.
         next_ask: When to ask again.
     """
 
-    __slots__ = ("asked", "confirmed", "next_ask", "since", "voucher")
+    __slots__ = ("asked", "confirmed", "interval", "next_ask", "since", "voucher")
 
-    def __init__(self, since: float, awake: float) -> None:
+    def __init__(self, since: float, awake: float, interval: float) -> None:
         self.since = since
+        self.interval = interval
         self.asked: set[NodeId] = set()
         self.confirmed: set[NodeId] = set()
         self.voucher: NodeId = b""
         self.next_ask = awake
 
-    def timeout(self, interval: float) -> float:
+    def timeout(self) -> float:
         """Seconds of silence after which the node is dead."""
+        interval = self.interval
         confirmed = len(self.confirmed & self.asked)
         if not self.asked:
             return LEAST * interval
         share = math.log(confirmed + 1) / math.log(len(self.asked) + 1)
         return (MOST - (MOST - LEAST) * share) * interval
 
-    def vouch(self, by: NodeId, evidence: float, interval: float) -> bool:
+    def vouch(self, by: NodeId, evidence: float) -> bool:
         """Somebody heard the node at ``evidence``; return whether that is news."""
-        since = evidence + interval  # the next sign of life is due then
+        since = evidence + self.interval  # the next sign of life is due then
         if since <= self.since:
             return False
         self.since = since

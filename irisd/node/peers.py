@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from irisd.effects import Cause, Connect, Unlink
 from irisd.flow import Ledger
+from irisd.membership import MAX_JUMP
 from irisd.model import MEMBERSHIP, Frame, Kind, NodeId, NodeRecord, PeerInfo
 from irisd.node.core import Core, ProtocolError
 from irisd.node.endpoints import Endpoint, Peer
@@ -73,7 +74,8 @@ class Peers:
         peer.outbox.idle = True
         if not peer.speaks:
             peer.outbox.forget_urgent({Kind.BELIEFS})  # it waited for the link, and would be a violation
-        record = NodeRecord(node, info.incarnation, info.name, addresses=(info.address,) if dialled else ())
+        incarnation = info.incarnation if info.incarnation <= MAX_JUMP else 1  # its record will say
+        record = NodeRecord(node, incarnation, info.name, addresses=(info.address,) if dialled else ())
         self._views.membership.link_up(node, record, dialled, speaks=peer.speaks, now=core.now)
         self._views.refresh(node)
         self._views.records.link_up(peer)

@@ -409,7 +409,7 @@ def _churn(mesh: Mesh, seconds: float, row: Row) -> None:
     names = count()
     known: list[float] = []
     ghosts: list[float] = []
-    times = int(nodes * 0.2 * seconds / 60)
+    times = max(1, int(nodes * 0.2 * seconds / 60))
     for number in range(times):
         mesh.run(seconds / times)
         if number % max(1, times // 20) == 0:

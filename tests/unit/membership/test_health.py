@@ -47,7 +47,7 @@ def test_the_stretch_is_bounded_and_comes_back():
         health.worse()
     assert (health.score, health.stretch) == (MAX_SCORE, 3.0)
     for _ in range(100):
-        health.better()
+        health.better(0.0)
     assert (health.score, health.stretch) == (0, 1.0)
 
 
@@ -66,3 +66,13 @@ def test_many_stalls_are_counted_up_to_a_bound():
         health.on_time(n / 1000, n / 1000 + 0.5)
     times, longest = health.stalls(10.5)
     assert (times, round(longest, 3)) == (256, 0.5)
+
+
+def test_a_complete_round_right_after_a_stall_mends_nothing():
+    health = Health(1.0)
+    health.on_time(0.0, 3.0)
+    health.better(3.5)
+    health.better(7.9)
+    assert health.score == 1
+    health.better(8.0)
+    assert health.score == 0

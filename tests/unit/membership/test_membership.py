@@ -243,7 +243,7 @@ def test_confirmations_of_those_not_asked_count_nothing():
     suspicion = one.m.beliefs.suspicions[A]
     for number in range(50, 90):
         one.believed(number, said(A, Saying.SILENT, age=2.0))
-    assert suspicion.timeout(1.0) == 3.7
+    assert suspicion.timeout() == 3.7
 
 
 def test_asked_about_a_node_it_hears_it_says_so_at_once():
@@ -635,3 +635,18 @@ def test_hearsay_that_nobody_can_confirm_is_forgotten_and_what_others_hear_stays
 def test_a_record_from_the_future_is_recognised():
     one = watcher()
     assert one.m.judge(A, record_of(2, 1 << 40), 0, 1, full=True) is Verdict.FUTURE
+
+
+def test_who_asks_seldom_is_not_dead_before_three_of_its_own_intervals():
+    one = Watcher()
+    one.link(2, dialled=False)
+    one.link(3)
+    pulse = one.m.heart.pulses[A]
+    pulse.interval = 10.0  # as its questions announce
+    one.lively.discard(2)
+    one.wait(29.0)
+    assert one.state(2) is State.ALIVE
+    one.wait(12.0)
+    assert one.state(2) is State.SUSPECT
+    one.wait(10.0)
+    assert one.state(2) is State.DEAD
