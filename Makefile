@@ -9,7 +9,7 @@ FILE  ?=
 ARGS  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test run fmt lint types arch unit sim integration netns interop fuzz accept bench \
+.PHONY: help demo test run fmt lint types arch unit sim integration netns interop fuzz accept scale bench \
         oldest proto docs check constraints clean
 
 help: ## List the targets
@@ -69,6 +69,9 @@ fuzz: $(VENV)/.dev ## Every decoder against nonsense (PROFILE=short|long)
 
 accept: $(VENV)/.dev ## The long scenarios that prove the promises; minutes
 	@$(PYTEST) -rs -m accept --timeout=900 tests $(ARGS)
+
+scale: $(VENV)/.dev ## How a mesh of 10, 100 and 1,000 simulated nodes behaves (ARGS='--nodes 3000')
+	@$(BIN)/python -m tests.sim.scale $(ARGS)
 
 bench: $(VENV)/.dev ## Messages, requests and bytes per second, one node and two
 	@$(BIN)/python -m bench $(ARGS)
