@@ -347,9 +347,7 @@ def measure(nodes: int, seed: int, *, churn: float = 60.0, say: Callable[[str], 
 
     row.crash_first, row.crash_all = _death(mesh, silent=False)
     row.silent_first, row.silent_all = _death(mesh, silent=True)
-    say(
-        f"  a crash is known to be one after {row.crash_first:.2f} to {row.crash_all:.2f} s",
-    )
+    say(f"  a crash is known to be one after {row.crash_first:.2f} to {row.crash_all:.2f} s")
     say(f"  a host that falls silent after {row.silent_first:.2f} to {row.silent_all:.2f} s")
 
     mesh.deaths.clear()
