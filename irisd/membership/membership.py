@@ -27,7 +27,7 @@ from irisd.membership.heart import Heart
 from irisd.membership.pulse import Pulse
 from irisd.membership.rings import watchers
 from irisd.membership.rounds import Beat
-from irisd.membership.suspicion import HELPERS, RELAPSE, Suspicion
+from irisd.membership.suspicion import FAR_HELPERS, HELPERS, RELAPSE, Suspicion
 from irisd.membership.view import UNRECORDED, Known, Verdict
 from irisd.model import NodeId, NodeRecord, State
 from irisd.wire.views import Belief, Saying
@@ -411,7 +411,8 @@ class Membership:
         else:
             others = [other for other, pulse in pulses.items() if pulse.speaks and other != node]
         sound = [other for other in others if other not in self.beliefs.suspicions]
-        chosen = self._rng.sample(sound, min(HELPERS, len(sound)))
+        most = FAR_HELPERS if self.spread else HELPERS
+        chosen = self._rng.sample(sound, min(most, len(sound)))
         if suspicion.voucher in sound and suspicion.voucher not in chosen:
             chosen[0] = suspicion.voucher
         return chosen

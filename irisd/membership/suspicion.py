@@ -20,6 +20,8 @@ RELAPSE: Final = 2.0
 """Intervals without word from those who vouched before a node is suspect again."""
 HELPERS: Final = 5
 """Most others that are asked at a time."""
+FAR_HELPERS: Final = 3
+"""The same where it may take a link of its own to ask one."""
 
 
 class Suspicion:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from irisd.membership.rings import watchers
+from irisd.membership.suspicion import FAR_HELPERS
 from irisd.model import State
 from irisd.wire.views import Belief, Saying
 from tests.unit.membership.ground import Watcher, id_of, record_of
@@ -116,7 +117,7 @@ def test_its_helpers_are_the_other_watchers_of_the_suspect():
     one.down(victim)
     one.wait(0.5)
     asked = {to for to, saying in one.port.told_about(id_of(victim)) if saying is Saying.ASK}
-    assert len(asked) == 5
+    assert len(asked) == FAR_HELPERS
     assert asked <= others
 
 
