@@ -1,156 +1,22 @@
-"""Hosts on one network, as far as one machine can have them: namespaces on a bridge, with cables that can be cut.
-
-Every host has an interface and addresses of its own, multicast goes through the
-bridge's own copy of it, and nobody is told an address.
-"""
+"""Five hosts on one network: found by multicast alone, cables cut and mended, a switch split, an ear plugged."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
 
-import grpc.aio
 import pytest
-import pytest_asyncio
 
-from iris_proto.v1 import control_pb2 as pb
-from iris_proto.v1 import control_pb2_grpc
-from irisd.keys import SEED_BYTES, ServiceKey
-from irisd.keys.files import write_key_file
+import iris_client as iris
 
-pytestmark = [pytest.mark.netns, pytest.mark.timeout(120)]
+from .ground import HOSTS, Host, Network, all_alive, all_see, hosts, network, until, watched
 
-HOSTS = 5
-PATIENCE = 25.0  # seconds for anything
+__all__ = ["hosts", "network"]  # fixtures
 
+pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
 
-def ip(*words: str) -> None:
-    """Run ip(8).
-
-    Raises:
-        PermissionError: It refused; the message is its own.
-    """
-    done = subprocess.run(["ip", *words], capture_output=True, text=True, timeout=10, stdin=subprocess.DEVNULL)
-    if done.returncode != 0:
-        raise PermissionError(f"ip {' '.join(words)}: {done.stderr.strip()}")
-
-
-class Network:
-    """A bridge in a namespace of its own, and hosts with a cable each."""
-
-    def __init__(self) -> None:
-        self._tag = f"iris{os.getpid() % 100_000}"
-        self.switch = f"{self._tag}-sw"
-        self.hosts = [f"{self._tag}-{number}" for number in range(1, HOSTS + 1)]
-
-    def build(self) -> None:
-        ip("netns", "add", self.switch)
-        ip("-n", self.switch, "link", "add", "br0", "type", "bridge", "mcast_snooping", "0", "forward_delay", "0")
-        ip("-n", self.switch, "link", "set", "br0", "up")
-        for number, host in enumerate(self.hosts, start=1):
-            ip("netns", "add", host)
-            ip("-n", host, "link", "set", "lo", "up")
-            ip("-n", host, "link", "add", "eth0", "type", "veth", "peer", "name", f"port{number}", "netns", self.switch)
-            ip("-n", self.switch, "link", "set", f"port{number}", "master", "br0")
-            ip("-n", self.switch, "link", "set", f"port{number}", "up")
-            ip("-n", host, "addr", "add", f"192.0.2.{number}/24", "dev", "eth0")
-            ip("-n", host, "link", "set", "eth0", "up")
-
-    def cable(self, number: int, state: str) -> None:
-        """Cut (``down``) or mend (``up``) the cable of a host, at the switch: the host keeps its address."""
-        ip("-n", self.switch, "link", "set", f"port{number}", state)
-
-    def remove(self) -> None:
-        for name in [*self.hosts, self.switch]:
-            subprocess.run(["ip", "netns", "del", name], capture_output=True, timeout=10, check=False)
-
-
-@pytest.fixture
-def network() -> Iterator[Network]:
-    if shutil.which("ip") is None:
-        pytest.skip("no ip(8) on this machine (iproute2)")
-    made = Network()
-    try:
-        try:
-            made.build()
-        except PermissionError as error:
-            pytest.skip(f"network namespaces are not permitted here: {error}")
-        yield made
-    finally:
-        made.remove()
-
-
-class Host:
-    """An irisd in a host's namespace; its socket is reached through the file system."""
-
-    def __init__(self, namespace: str, folder: Path, key: Path) -> None:
-        self.socket = folder / f"{namespace}.sock"
-        self.log = folder / f"{namespace}.log"
-        command = [
-            *("ip", "netns", "exec", namespace, sys.executable, "-m", "irisd", "run", "--name", namespace),
-            *("--key", str(key), "--socket", str(self.socket), "--state-dir", str(folder / namespace)),
-        ]
-        (folder / namespace).mkdir(mode=0o700)
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-    async def peers(self) -> int:
-        """How many nodes it is linked with; -1 while it does not answer."""
-        try:
-            async with grpc.aio.insecure_channel(f"unix://{self.socket}") as channel:
-                status = await control_pb2_grpc.ControlStub(channel).GetStatus(pb.GetStatusRequest(), timeout=2.0)
-        except grpc.aio.AioRpcError:
-            return -1
-        return int(status.services[0].peers)
-
-    async def discovery(self) -> pb.Discovery:
-        async with grpc.aio.insecure_channel(f"unix://{self.socket}") as channel:
-            found: pb.Discovery = await control_pb2_grpc.ControlStub(channel).GetDiscovery(
-                pb.ListRequest(), timeout=5.0
-            )
-            return found
-
-    def stop(self) -> None:
-        """Ask it to end; kill it if it does not."""
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(15.0)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-
-@pytest_asyncio.fixture
-async def hosts(network: Network, run_dir: Path) -> AsyncIterator[list[Host]]:
-    key = run_dir / "service.key"
-    write_key_file(key, ServiceKey.generate("shop", os.urandom(SEED_BYTES)).to_text())
-    made: list[Host] = []
-    try:
-        for name in network.hosts:
-            made.append(Host(name, run_dir, key))
-        yield made
-    finally:
-        await asyncio.gather(*(asyncio.to_thread(host.stop) for host in made))
-
-
-async def all_see(hosts: list[Host], wanted: Callable[[list[int]], bool], what: str) -> float:
-    """Wait until the numbers of peers are as wanted; give the seconds that took."""
-    began = time.monotonic()
-    while True:
-        peers = await asyncio.gather(*(host.peers() for host in hosts))
-        if wanted(peers):
-            return time.monotonic() - began
-        if time.monotonic() - began > PATIENCE:
-            logs = "\n".join(f"--- {host.log.name}\n{host.log.read_text()[-1500:]}" for host in hosts)
-            pytest.fail(f"not within {PATIENCE:g} s: {what}; peers {peers}\n{logs}")
-        await asyncio.sleep(0.05)
+DEAD_BY = 5.0
+SLACK = 0.4
+"""What cutting a cable and being told take on a busy machine."""
 
 
 async def test_a_cable_is_cut_and_mended(network: Network, hosts: list[Host]) -> None:
@@ -178,3 +44,120 @@ async def test_a_split_network_grows_together(network: Network, hosts: list[Host
         network.cable(number, "up")
     took = await all_see(hosts, lambda peers: peers == [4] * HOSTS, "all five see each other again")
     print(f"five hosts, all cables: mended to full {took:.2f} s")
+
+
+async def cut_for(network: Network, hosts: list[Host], seconds: float) -> tuple[dict[str, float], float]:
+    """Cut the fifth host off; give when which others said that it is dead, and how soon after all saw all again."""
+    await all_alive(hosts, 25.0)
+    async with watched(hosts, network.hosts) as seen:
+        network.cable(5, "down")
+        await asyncio.sleep(seconds)
+        network.cable(5, "up")
+        back = await all_alive(hosts, 10.0)
+        others = seen.of(network.hosts[4], "dead")
+        away = seen.of(network.hosts[0], "dead")
+        assert network.hosts[4] in away or not away, "the four have never lost each other"
+    return others, back
+
+
+async def test_a_short_cut_kills_nobody(network: Network, hosts: list[Host]) -> None:
+    dead, back = await cut_for(network, hosts, 2.5)
+    assert dead == {}
+    assert back <= 2.0
+    print(f"five hosts: cut for 2.5 s, nobody dead, all alive {back:.2f} s after")
+
+
+async def test_a_long_cut_is_known_everywhere_and_forgiven(network: Network, hosts: list[Host]) -> None:
+    dead, back = await cut_for(network, hosts, 8.0)
+    assert dead.keys() == set(network.hosts[:4])
+    assert min(dead.values()) >= 3.0 and max(dead.values()) <= DEAD_BY + SLACK, dead
+    assert back <= 2.0
+    rows = [row for host in hosts[:4] for row in await host.nodes() if row.name == network.hosts[4]]
+    assert len(rows) == 4 and all(row.incarnation > 1 for row in rows)
+    print(f"five hosts: cut off, dead at all after {max(dead.values()):.2f} s; mended, all alive {back:.2f} s after")
+
+
+async def deaf(network: Network, hosts: list[Host], seconds: float) -> None:
+    """Nothing of the first host's reaches the second: they lose their link, and nobody is dead."""
+    await all_alive(hosts, 25.0)
+    async with watched(hosts, network.hosts) as seen:
+        network.deafen(1, 2)
+        await asyncio.sleep(seconds)
+        assert "dead" not in seen.states(), seen.changes
+        most = max(seen.count(who, whom) for who in network.hosts for whom in network.hosts)
+        assert most <= 2, seen.changes
+        assert seen.count(network.hosts[0], network.hosts[1]) == 2, "the two noticed"
+        network.undeafen(1, 2)
+        back = await all_alive(hosts, 12.0)
+    print(f"five hosts: cut one way for {seconds:g} s, at most {most} changes of state; linked {back:.2f} s after")
+
+
+async def test_a_cut_one_way_flaps_nowhere(network: Network, hosts: list[Host]) -> None:
+    await deaf(network, hosts, 12.0)
+
+
+@pytest.mark.accept
+async def test_a_cut_one_way_flaps_nowhere_for_a_minute(network: Network, hosts: list[Host]) -> None:
+    await deaf(network, hosts, 60.0)
+
+
+@pytest.mark.accept
+async def test_two_halves_serve_themselves_and_agree_again(network: Network, hosts: list[Host]) -> None:
+    await all_alive(hosts, 25.0)
+    meshes = [await iris.connect(host.url) for host in hosts]
+    clusters = [iris.Cluster("db") for _ in range(2)]
+    for half, cluster in enumerate(clusters):
+
+        @cluster.on_request
+        async def get(body: bytes, half: int = half) -> bytes:
+            return b"%d" % half
+
+    async def ask(at: int) -> bytes:
+        return bytes((await meshes[at].request("db", b"", timeout=2.0)).body)
+
+    try:
+        async with meshes[1].join(clusters[0]), meshes[4].join(clusters[1]):
+            network.split(1, 2)
+
+            def apart() -> bool:
+                return all(host.told == others for host, others in zip(tables, (1, 1, 2, 2, 2), strict=True))
+
+            tables = [Told(host) for host in hosts]
+            for table in tables:
+                table.start()
+            await until("each half sees itself alone", apart, 8.0)
+            answers = [[await ask(at) for _ in range(20)] for at in range(HOSTS)]
+            assert [set(some) for some in answers] == [{b"0"}] * 2 + [{b"1"}] * 3
+            await asyncio.sleep(24.0)
+            network.heal()
+            back = await all_alive(hosts, 10.0)
+            for table in tables:
+                await table.stop()
+            for at in range(HOSTS):
+                assert {await ask(at) for _ in range(60)} == {b"0", b"1"}
+            print(f"five hosts split 2|3 for half a minute: one view {back:.2f} s after they were one network again")
+    finally:
+        for mesh in meshes:
+            await mesh.close()
+
+
+class Told:
+    """How many others a host believes alive, asked again and again."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self.told = -1
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            self.told = sum(row.state == "alive" for row in await self._host.nodes())
+            await asyncio.sleep(0.1)
