@@ -116,12 +116,13 @@ def network() -> Iterator[Network]:
 class Host:
     """An irisd in a host's namespace; its socket is reached through the file system."""
 
-    def __init__(self, namespace: str, folder: Path, key: Path) -> None:
+    def __init__(self, namespace: str, folder: Path, key: Path, *arguments: str) -> None:
         self.socket = folder / f"{namespace}.sock"
         self.log = folder / f"{namespace}.log"
         command = [
             *("ip", "netns", "exec", namespace, sys.executable, "-m", "irisd", "run", "--name", namespace),
             *("--key", str(key), "--socket", str(self.socket), "--state-dir", str(folder / namespace)),
+            *arguments,
         ]
         (folder / namespace).mkdir(mode=0o700)
         with self.log.open("wb") as log:
@@ -164,17 +165,24 @@ class Host:
             self.process.wait()
 
 
-@pytest_asyncio.fixture
-async def hosts(network: Network, run_dir: Path) -> AsyncIterator[list[Host]]:
-    key = run_dir / "service.key"
+@asynccontextmanager
+async def running(network: Network, folder: Path, arguments: Callable[[int], list[str]]) -> AsyncIterator[list[Host]]:
+    """An irisd on every host; ``arguments`` gives those of each, by its number."""
+    key = folder / "service.key"
     write_key_file(key, ServiceKey.generate("shop", os.urandom(SEED_BYTES)).to_text())
     made: list[Host] = []
     try:
-        for name in network.hosts:
-            made.append(Host(name, run_dir, key))
+        for number, name in enumerate(network.hosts, start=1):
+            made.append(Host(name, folder, key, *arguments(number)))
         yield made
     finally:
         await asyncio.gather(*(asyncio.to_thread(host.stop) for host in made))
+
+
+@pytest_asyncio.fixture
+async def hosts(network: Network, run_dir: Path) -> AsyncIterator[list[Host]]:
+    async with running(network, run_dir, lambda number: []) as made:
+        yield made
 
 
 async def all_see(hosts: list[Host], wanted: Callable[[list[int]], bool], what: str) -> float:
