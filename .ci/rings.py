@@ -23,7 +23,7 @@ PHASES = (
     (("fuzz", 180),),
     (("integration", 300),),
     (("interop", 180),),
-    (("netns", 60),),
+    (("netns", 120),),
 )
 BUDGET = 570.0  # seconds for all of them; a ring that finds less left than its own limit gets that
 COUNTED = {"unit", "sim", "integration", "fuzz", "netns"}  # rings whose skips are worth naming
