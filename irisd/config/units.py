@@ -59,7 +59,7 @@ class Listener:
 
 def parse_text(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"expected text in quotes, not {value!r}")
+        raise ValueError(f"expected text in quotes, not {_shown(value)}")
     if "\0" in value:
         raise ValueError("text must not hold a zero byte")
     return value
@@ -70,7 +70,7 @@ def parse_name(value: object) -> str:
     text = parse_text(value)
     if not _NAME.fullmatch(text) or len(text) > MAX_NAME_BYTES:
         raise ValueError(
-            f"{text[:40]!r} is no name; use letters, digits, '_' and '-', with dots between, "
+            f"{_shown(text)} is no name; use letters, digits, '_' and '-', with dots between, "
             f"at most {MAX_NAME_BYTES} bytes"
         )
     return text
@@ -90,7 +90,7 @@ def parse_count(value: object) -> int:
         return value
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
         return int(value)
-    raise ValueError(f"expected a whole number, not {value!r}")
+    raise ValueError(f"expected a whole number, not {_shown(value)}")
 
 
 def parse_size(value: object) -> int:
@@ -98,10 +98,10 @@ def parse_size(value: object) -> int:
     number, unit = _number_and_unit(value, "a size such as 8MiB or 65536")
     by_case = {name.lower(): name for name in _SIZES}
     if unit.lower() not in by_case:
-        raise ValueError(f"{unit!r} is no unit of size; use B, KiB, MiB, GiB (or kB, MB, GB)")
+        raise ValueError(f"{_shown(unit)} is no unit of size; use B, KiB, MiB, GiB (or kB, MB, GB)")
     size = number * _SIZES[by_case[unit.lower()]]
     if not size.is_integer():
-        raise ValueError(f"{value!r} is not a whole number of bytes")
+        raise ValueError(f"{_shown(value)} is not a whole number of bytes")
     return int(size)
 
 
@@ -109,7 +109,7 @@ def parse_duration(value: object) -> float:
     """Seconds: ``1.5``, ``"1.5s"``, ``"250ms"``, ``"2m"``."""
     number, unit = _number_and_unit(value, "a duration such as 1.5s or 250ms")
     if unit not in _DURATIONS:
-        raise ValueError(f"{unit!r} is no unit of time; use ms, s, m or h")
+        raise ValueError(f"{_shown(unit)} is no unit of time; use ms, s, m or h")
     return number * _DURATIONS[unit]
 
 
@@ -119,7 +119,7 @@ def parse_mode(value: object) -> int:
         return int(value.removeprefix("0o"), 8)
     if isinstance(value, int) and not isinstance(value, bool) and value in (0o600, 0o660, 0o666, 0o700, 0o770, 0o777):
         return value  # TOML's own 0o660
-    raise ValueError(f'expected permissions such as "0660", not {value!r}')
+    raise ValueError(f'expected permissions such as "0660", not {_shown(value)}')
 
 
 def parse_address(value: object) -> Address:
@@ -129,18 +129,18 @@ def parse_address(value: object) -> Address:
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
         if ":" not in host:
-            raise ValueError(f"{text!r}: only IPv6 addresses go in brackets")
+            raise ValueError(f"{_shown(text)}: only IPv6 addresses go in brackets")
     elif ":" in host:
-        raise ValueError(f"{text!r}: write an IPv6 address in brackets, as in [::1]:7511")
+        raise ValueError(f"{_shown(text)}: write an IPv6 address in brackets, as in [::1]:7511")
     if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65_535:
-        raise ValueError(f"{text!r} is not host:port, with a port between 0 and 65535")
+        raise ValueError(f"{_shown(text)} is not host:port, with a port between 0 and 65535")
     if ":" in host:
         try:
             ip_address(host)
         except ValueError:
-            raise ValueError(f"{text!r}: {host!r} is not an IPv6 address") from None
+            raise ValueError(f"{_shown(text)}: {_shown(host)} is not an IPv6 address") from None
     elif len(host) > 253 or not _HOST_NAME.fullmatch(host):
-        raise ValueError(f"{text!r}: {host!r} is neither a host name nor an IP address")
+        raise ValueError(f"{_shown(text)}: {_shown(host)} is neither a host name nor an IP address")
     return Address(host, int(port))
 
 
@@ -156,7 +156,7 @@ def parse_interface(value: object) -> str:
     """A network interface: its name, or an IP address it has."""
     text = parse_text(value)
     if not re.fullmatch(r"[A-Za-z0-9_.:%@-]{1,64}", text, re.ASCII):
-        raise ValueError(f"{text[:40]!r} is no interface; write its name, as in eth0, or an IP address it has")
+        raise ValueError(f"{_shown(text)} is no interface; write its name, as in eth0, or an IP address it has")
     return text
 
 
@@ -165,7 +165,7 @@ def parse_listener(value: object) -> Listener:
     if isinstance(value, dict):
         for key in value:
             if key not in ("address", "services"):
-                raise ValueError(f"a listener has no {key!r}{nearest(str(key), ('address', 'services'))}")
+                raise ValueError(f"a listener has no {_shown(key)}{nearest(str(key), ('address', 'services'))}")
         services = value.get("services", [])
         if not isinstance(services, list):
             raise ValueError("a listener's services are a list of names")
@@ -193,9 +193,14 @@ def show_duration(seconds: float) -> str:
 def _number_and_unit(value: object, example: str) -> tuple[float, str]:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if not math.isfinite(value) or value < 0:
-            raise ValueError(f"expected {example}, not {value!r}")
+            raise ValueError(f"expected {example}, not {_shown(value)}")
         return float(value), ""
     match = _NUMBER.fullmatch(value.strip()) if isinstance(value, str) and len(value) <= 32 else None
     if match is None:
-        raise ValueError(f"expected {example}, not {value!r}")
+        raise ValueError(f"expected {example}, not {_shown(value)}")
     return float(match[1]), match[2]
+
+
+def _shown(value: object) -> str:
+    """The value as an error quotes it: enough to be found again, and never a page of it."""
+    return repr(value[:60] if isinstance(value, str) else value)[:80]
