@@ -118,6 +118,19 @@ class Pattern(IntFlag):
     TUNNEL = 16
 
 
+class Balance(IntEnum):
+    """How calls are shared out among the members of a cluster."""
+
+    P2C = 1
+    """Of two candidates by chance, the one with less to do for its slots and its speed."""
+    ROUND_ROBIN = 2
+    RANDOM = 3
+    HASH = 4
+    """The call's key decides; a key stays with its member while that lives."""
+    LOCAL = 5
+    """The caller's own node first."""
+
+
 class Frame:
     """A header and a body.
 
@@ -156,6 +169,10 @@ class Frame:
     max_bytes: int = 0
     version: str = ""
     node: str = ""
+    balance: int = 0
+    key: str = ""
+    priority: int = 0
+    hedge_ms: int = 0
     seq: int = 0  # PUBLISH between nodes: position in the sender's sequence towards this node
     full: bool = False  # RECORD: first piece of a whole record, forget what you held
 

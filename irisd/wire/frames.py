@@ -38,9 +38,10 @@ _NUMBERS = {
     21: "total",
     25: "when_full",
     26: "max_bytes",
+    29: "balance",
     40: "seq",
 }
-_NUMBERS_32 = {4: "remaining_ms", 5: "hops", 22: "patterns", 23: "concurrency"}
+_NUMBERS_32 = {4: "remaining_ms", 5: "hops", 22: "patterns", 23: "concurrency", 31: "priority", 32: "hedge_ms"}
 _FLAGS = {18: "lost_unknown", 19: "idempotent", 20: "more", 41: "full"}
 _STRINGS = {
     3: "address",
@@ -52,6 +53,7 @@ _STRINGS = {
     24: "group",
     27: "version",
     28: "node",
+    30: "key",
 }
 
 

@@ -74,6 +74,15 @@ class Pattern(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PATTERN_BROADCAST: _ClassVar[Pattern]
     PATTERN_SURVEY: _ClassVar[Pattern]
     PATTERN_TUNNEL: _ClassVar[Pattern]
+
+class Balance(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    BALANCE_UNSPECIFIED: _ClassVar[Balance]
+    BALANCE_P2C: _ClassVar[Balance]
+    BALANCE_ROUND_ROBIN: _ClassVar[Balance]
+    BALANCE_RANDOM: _ClassVar[Balance]
+    BALANCE_HASH: _ClassVar[Balance]
+    BALANCE_LOCAL: _ClassVar[Balance]
 KIND_UNSPECIFIED: Kind
 KIND_HELLO: Kind
 KIND_WELCOME: Kind
@@ -128,9 +137,15 @@ PATTERN_PUSH: Pattern
 PATTERN_BROADCAST: Pattern
 PATTERN_SURVEY: Pattern
 PATTERN_TUNNEL: Pattern
+BALANCE_UNSPECIFIED: Balance
+BALANCE_P2C: Balance
+BALANCE_ROUND_ROBIN: Balance
+BALANCE_RANDOM: Balance
+BALANCE_HASH: Balance
+BALANCE_LOCAL: Balance
 
 class Header(_message.Message):
-    __slots__ = ("kind", "id", "address", "remaining_ms", "hops", "method", "content_type", "headers", "sizes", "member", "members", "count", "code", "executed", "reason", "detail", "lost", "lost_unknown", "idempotent", "more", "total", "patterns", "concurrency", "group", "when_full", "max_bytes", "version", "node")
+    __slots__ = ("kind", "id", "address", "remaining_ms", "hops", "method", "content_type", "headers", "sizes", "member", "members", "count", "code", "executed", "reason", "detail", "lost", "lost_unknown", "idempotent", "more", "total", "patterns", "concurrency", "group", "when_full", "max_bytes", "version", "node", "balance", "key", "priority", "hedge_ms")
     class HeadersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -166,6 +181,10 @@ class Header(_message.Message):
     MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
+    BALANCE_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    HEDGE_MS_FIELD_NUMBER: _ClassVar[int]
     kind: Kind
     id: int
     address: str
@@ -194,7 +213,11 @@ class Header(_message.Message):
     max_bytes: int
     version: str
     node: str
-    def __init__(self, kind: _Optional[_Union[Kind, str]] = ..., id: _Optional[int] = ..., address: _Optional[str] = ..., remaining_ms: _Optional[int] = ..., hops: _Optional[int] = ..., method: _Optional[str] = ..., content_type: _Optional[str] = ..., headers: _Optional[_Mapping[str, str]] = ..., sizes: _Optional[_Iterable[int]] = ..., member: _Optional[str] = ..., members: _Optional[_Iterable[str]] = ..., count: _Optional[int] = ..., code: _Optional[_Union[Code, str]] = ..., executed: _Optional[_Union[Executed, str]] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ..., lost: _Optional[int] = ..., lost_unknown: bool = ..., idempotent: bool = ..., more: bool = ..., total: _Optional[int] = ..., patterns: _Optional[int] = ..., concurrency: _Optional[int] = ..., group: _Optional[str] = ..., when_full: _Optional[_Union[WhenFull, str]] = ..., max_bytes: _Optional[int] = ..., version: _Optional[str] = ..., node: _Optional[str] = ...) -> None: ...
+    balance: Balance
+    key: str
+    priority: int
+    hedge_ms: int
+    def __init__(self, kind: _Optional[_Union[Kind, str]] = ..., id: _Optional[int] = ..., address: _Optional[str] = ..., remaining_ms: _Optional[int] = ..., hops: _Optional[int] = ..., method: _Optional[str] = ..., content_type: _Optional[str] = ..., headers: _Optional[_Mapping[str, str]] = ..., sizes: _Optional[_Iterable[int]] = ..., member: _Optional[str] = ..., members: _Optional[_Iterable[str]] = ..., count: _Optional[int] = ..., code: _Optional[_Union[Code, str]] = ..., executed: _Optional[_Union[Executed, str]] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ..., lost: _Optional[int] = ..., lost_unknown: bool = ..., idempotent: bool = ..., more: bool = ..., total: _Optional[int] = ..., patterns: _Optional[int] = ..., concurrency: _Optional[int] = ..., group: _Optional[str] = ..., when_full: _Optional[_Union[WhenFull, str]] = ..., max_bytes: _Optional[int] = ..., version: _Optional[str] = ..., node: _Optional[str] = ..., balance: _Optional[_Union[Balance, str]] = ..., key: _Optional[str] = ..., priority: _Optional[int] = ..., hedge_ms: _Optional[int] = ...) -> None: ...
 
 class Frame(_message.Message):
     __slots__ = ("header", "body")

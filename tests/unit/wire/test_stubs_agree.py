@@ -39,6 +39,10 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "max_bytes": UINT64,
     "version": TEXT,
     "node": TEXT,
+    "balance": st.integers(0, 5),
+    "key": TEXT,
+    "priority": UINT32,
+    "hedge_ms": UINT32,
 }
 KINDS = st.sampled_from([int(kind) for kind in Kind if kind < 64])
 HEADERS = st.dictionaries(TEXT, TEXT, max_size=4)
