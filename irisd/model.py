@@ -9,6 +9,7 @@ kinds from 64 up are spoken between nodes only and are described in
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import Any
@@ -27,6 +28,9 @@ MiB = 1024 * KiB
 
 PART_BYTES = 256 * KiB
 """A body above this many bytes travels as parts."""
+
+MAX_SEATS = 8192
+"""Most members of a cluster at one node that a key may be given to."""
 
 MAX_SIZES = 65_536
 """Most messages one batch frame may hold."""
@@ -299,6 +303,15 @@ class Claim:
 
     Either ``cluster`` is set (k members of that cluster, and the patterns they
     handle) or ``topic`` is (k local subscribers, as ``group`` if that is set).
+
+    Of a cluster's members:
+
+    Attributes:
+        slots: Calls they take at once, those that are ejected aside, at the best level there is.
+        ejected: How many of them are given nothing for a while, because they fail.
+        level: The best level of those that are not.
+        balance: How calls should be shared out.
+        seats: Which seats they have, one bit each; 0: the first ``members``.
     """
 
     members: int
@@ -306,7 +319,24 @@ class Claim:
     patterns: int = 0
     topic: str = ""
     group: str = ""
+    slots: int = 0
+    ejected: int = 0
+    level: int = 0
+    balance: int = 0
+    seats: int = 0
 
     @property
     def key(self) -> tuple[str, str, str]:
         return (self.cluster, self.topic, self.group)
+
+    @property
+    def capacity(self) -> int:
+        """Calls its members take at once; the first release says only how many they are."""
+        return 0 if self.ejected >= self.members else self.slots or self.members
+
+    @property
+    def taken_seats(self) -> Iterator[int]:
+        """The numbers of the seats its members have, the first :data:`MAX_SEATS` of them."""
+        if not self.seats:
+            return iter(range(min(self.members, MAX_SEATS)))
+        return (seat for seat in range(self.seats.bit_length()) if self.seats >> seat & 1)

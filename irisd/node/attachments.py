@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from irisd.model import Claim, Code, Frame, Kind, Pattern, WhenFull
+from irisd.model import Balance, Claim, Code, Frame, Kind, Pattern, WhenFull
 from irisd.node.calls import Calls
 from irisd.node.core import Core
 from irisd.node.endpoints import App, Member, Subscription
@@ -16,6 +16,7 @@ from irisd.router.names import BadName, valid_cluster, valid_filter
 ALL_PATTERNS = sum(Pattern)  # a plain number: the complement of a flag would leave out the bits nobody knows
 _WHEN_FULL = frozenset({0, *WhenFull})
 MAX_CONCURRENCY = 65_536
+MAX_PRIORITY = 255
 MAX_APP_NAME = 64
 
 
@@ -28,6 +29,7 @@ class Attachments:
         self._events = events
         self._records = records
         self._subscribers: Counter[tuple[str, str]] = Counter()
+        calls.members.claimed = self._claim_cluster
 
     def attach(self, id: int, hello: Frame, *, settled: bool) -> App:
         """A new app; it is welcomed at once, or when the node has settled."""
@@ -35,8 +37,7 @@ class Attachments:
         name = "".join(c if c.isprintable() else "?" for c in hello.member[:MAX_APP_NAME]) or "app"
         member_name = f"{name}@{identity.name}/{identity.node_id.hex()[:6]}.{id}"
         settings = self._core.settings
-        app = App(id, name, member_name, backlog=settings.app_backlog, max_body=settings.max_body)
-        app.last_taken = self._core.now
+        app = App(id, name, member_name, backlog=settings.app_backlog, max_body=settings.max_body, now=self._core.now)
         self._core.apps[id] = app
         app.welcome = settled
         welcome = Frame(
@@ -90,16 +91,27 @@ class Attachments:
         except BadName as error:
             core.fail(app.id, frame.id, Code.INVALID, str(error))
             return
-        if any(member.app is app for member in self._calls.members(cluster)):
+        if any(member.app is app for member in self._calls.members.of(cluster)):
             core.fail(app.id, frame.id, Code.INVALID, f"this app serves {cluster!r} already")
         elif not frame.patterns or frame.patterns & ~ALL_PATTERNS:
             core.fail(app.id, frame.id, Code.INVALID, "patterns: state at least one, and only known ones")
         elif not 1 <= frame.concurrency <= MAX_CONCURRENCY:
             core.fail(app.id, frame.id, Code.INVALID, f"concurrency: 1 to {MAX_CONCURRENCY}, not {frame.concurrency}")
+        elif not (0 <= frame.balance <= max(Balance) and frame.priority <= MAX_PRIORITY):
+            rule = f"balance: 0 to {max(Balance)}, priority: 0 to {MAX_PRIORITY}"
+            core.fail(app.id, frame.id, Code.INVALID, rule)
         elif self._refused(app, frame):
             return
         else:
-            member = Member(app, frame.id, cluster, frame.patterns, frame.concurrency)
+            member = Member(
+                app,
+                frame.id,
+                cluster,
+                frame.patterns,
+                frame.concurrency,
+                level=frame.priority,
+                balance=frame.balance,
+            )
             app.members[frame.id] = member
             self._calls.add_member(member)
             self._claim_cluster(cluster)
@@ -169,11 +181,7 @@ class Attachments:
         self._records.claim(Claim(members, topic=subscription.filter, group=subscription.group))
 
     def _claim_cluster(self, cluster: str) -> None:
-        members = self._calls.members(cluster)
-        patterns = 0
-        for member in members:
-            patterns |= member.patterns
-        self._records.claim(Claim(len(members), cluster=cluster, patterns=patterns))
+        self._records.claim(self._calls.members.claim(cluster))
 
     def _refused(self, app: App, frame: Frame) -> bool:
         """Whether the app may not claim anything more; it has been told."""

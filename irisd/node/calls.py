@@ -11,22 +11,23 @@ import math
 from collections.abc import Callable
 
 from irisd.flow.outbox import REQUESTS
-from irisd.model import Code, Executed, Frame, Kind, NodeId
+from irisd.model import Balance, Code, Executed, Frame, Kind
+from irisd.node.addressing import NAME, PATTERN, cluster_named
 from irisd.node.core import Core
 from irisd.node.endpoints import App, Endpoint, Member, Peer
-from irisd.node.waiting import PATTERN, Waiting
-from irisd.router import Call, CallState, least_outstanding
-from irisd.router.names import BadName, parse_address
+from irisd.node.hedges import Hedges
+from irisd.node.members import Members, Trial
+from irisd.node.places import Place, Places
+from irisd.router import MAX_KEY, Call, CallState, Ended
 
-NAME = {
-    Kind.REQUEST: "requests",
-    Kind.PUSH: "pushes",
-    Kind.TUNNEL: "tunnels",
-    Kind.BROADCAST: "broadcasts",
-    Kind.SURVEY: "surveys",
-}
 ACCEPTED = -1
 """In place of a source's id: a push whose caller has its answer already."""
+
+LATE = 0.05
+"""Seconds before its deadline from which on a call that is taken back counts as one that was not answered in time."""
+
+FAILURES = frozenset({Code.HANDLER_FAILED, Code.DEADLINE_EXCEEDED})
+"""What counts against a member."""
 
 ELSEWHERE = frozenset({Code.OVERLOADED, Code.MEMBER_LOST, Code.NO_MEMBER, Code.NOT_SUPPORTED})
 """Failures another node may not share."""
@@ -38,44 +39,26 @@ class Calls:
     def __init__(self, core: Core, accepted: Callable[[Call, Endpoint, Frame], None]) -> None:
         self._core = core
         self._accepted = accepted
-        self._members: dict[str, list[Member]] = {}
-        self._waiting: dict[str, Waiting] = {}
-        self._holders: dict[Call, Member] = {}  # whose slot a call has
+        self.members = Members(core)
+        self.places = Places(core, self.members)
+        self.hedges = Hedges(core, self.members, self.places, self._go)
 
     # -- members of this node's own clusters
 
-    def members(self, cluster: str) -> list[Member]:
-        """This node's members of a cluster that take new work."""
-        return self._members.get(cluster, [])
-
     def add_member(self, member: Member) -> None:
         """A member takes work from now on."""
-        self._members.setdefault(member.cluster, []).append(member)
-        member.taking = True
+        self.members.add(member)
         self._feed(member)
 
     def remove_member(self, member: Member) -> None:
         """A member takes no new work; what it has may still be answered."""
-        if not member.taking:
-            return
-        member.taking = False
-        members = self._members[member.cluster]
-        members.remove(member)
-        patterns = 0
-        for other in members:
-            patterns |= other.patterns
-        waiting = self._waiting.get(member.cluster)
-        if not members:
-            del self._members[member.cluster]
-            self._waiting.pop(member.cluster, None)
-        code = Code.NOT_SUPPORTED if members else Code.NO_MEMBER
-        for call in waiting.hopeless(patterns) if waiting else ():
+        orphaned, hopeless = self.members.remove(member)
+        for call in orphaned:
+            self._hand(call)
+        self.members_changed(member.cluster)
+        code = Code.NOT_SUPPORTED if self.members.of(member.cluster) else Code.NO_MEMBER
+        for call in hopeless:
             self._failed(call, code, Executed.NO, f"no member of {call.cluster!r} that handles it is left on its node")
-
-    @property
-    def waiting(self) -> int:
-        """Calls that wait for a slot."""
-        return sum(map(len, self._waiting.values()))
 
     # -- a call comes in
 
@@ -89,89 +72,90 @@ class Calls:
         cluster = cluster_named(core, source, frame)
         if cluster is None:
             return
+        if len(frame.key) > MAX_KEY or not 0 <= frame.balance <= max(Balance):
+            rule = (
+                f"key: at most {MAX_KEY} bytes" if len(frame.key) > MAX_KEY else f"balance: {frame.balance} is unknown"
+            )
+            core.fail(source.id, frame.id, Code.INVALID, rule)
+            return
         call = Call(source.id, frame.id, isinstance(source, App), frame, cluster, deadline)
         source.opened[frame.id] = call
         core.timers.add(call, deadline)
         core.counters[f"calls.{NAME[Kind(frame.kind)]}"] += 1
-        if call.origin:
-            frame.member, frame.hops = core.label(source.id), 0
+        if isinstance(source, App):
+            frame.member, frame.hops, frame.count = source.member_name, 0, 0
+            source.retries.earn()
+            self.hedges.plan(call)
             self._dispatch(call)
         else:
+            self._shun(source, call)
             self._hand(call)
+
+    def _shun(self, source: Endpoint, call: Call) -> None:
+        """A second attempt names the first by its id: not the same member again."""
+        first = source.opened.get(call.frame.count) if call.frame.count else None
+        holder = self.members.holder(first) if isinstance(first, Call) else None
+        if holder is not None:
+            call.tried.add(holder.app.id)
 
     def _dispatch(self, call: Call) -> None:
         """The origin chooses a node."""
         core = self._core
-        own = core.identity.node_id
-        pattern = PATTERN[Kind(call.frame.kind)]
-        serving = core.registry.serving(call.cluster)
-        able = [node for node, claim in serving.items() if claim.patterns & pattern]
-        untried = [node for node in able if node not in call.tried]
+        untried = self.places.untried(call, PATTERN[Kind(call.frame.kind)])
         if not untried:
+            serving = core.registry.serving(call.cluster)
             if call.attempts:
                 self._end(call, Code.MEMBER_LOST, call.executed, "every member that could be tried was lost")
             elif serving:
-                self._end(
-                    call,
-                    Code.NOT_SUPPORTED,
-                    Executed.NO,
-                    f"members of {call.cluster!r} handle no {NAME[Kind(call.frame.kind)]}",
-                )
+                what = f"members of {call.cluster!r} handle no {NAME[Kind(call.frame.kind)]}"
+                self._end(call, Code.NOT_SUPPORTED, Executed.NO, what)
             else:
                 self._end(call, Code.NO_MEMBER, Executed.NO, f"nobody serves {call.cluster!r}")
             return
+        self._go(call, self.places.choose(call, untried))
 
-        def load(node: NodeId) -> float:
-            if node == own:
-                under_way = sum(member.outstanding for member in self.members(call.cluster))
-                waiting = self._waiting.get(call.cluster)
-                under_way += len(waiting) if waiting else 0
-            else:
-                peer = core.peers.get(node)
-                under_way = peer.outstanding.get(call.cluster, 0) if peer is not None else 0
-            return under_way / serving[node].members
-
-        node = least_outstanding(core.sound(untried), load, core.rng)
-        assert node is not None, "untried is not empty"
+    def _go(self, call: Call, place: Place) -> None:
+        """On to the node that was chosen."""
+        core, node = self._core, place.node
         call.attempts += 1
-        if node == own:
-            call.tried.add(own)
+        call.tried.add(node)
+        if node == core.identity.node_id:
+            self._gave(call, place)
             self._hand(call)
             return
         peer = core.connect(node)
         if not peer.outbox.fits(call.frame, core.settings.peer_outbox):
             core.drop("peer-outbox-full")
-            call.tried.add(node)
             self._failed(call, Code.OVERLOADED, Executed.NO, f"the queue towards {peer.info.name} is full")
             return
-        call.tried.add(node)
-        peer.outstanding[call.cluster] = peer.outstanding.get(call.cluster, 0) + 1
+        self._gave(call, place)
         self._give(call, peer)
+
+    def _gave(self, call: Call, place: Place) -> None:
+        call.place = place.node
+        self.places.gave(call, place)
 
     def _hand(self, call: Call) -> None:
         """This node chooses one of its members, or lets the call wait for a slot."""
+        members = self.members
+        there = members.of(call.cluster)
         pattern = PATTERN[Kind(call.frame.kind)]
-        members = self.members(call.cluster)
-        able = [member for member in members if member.patterns & pattern]
-        if not able:
-            code = Code.NOT_SUPPORTED if members else Code.NO_MEMBER
+        if not any(member.patterns & pattern for member in there):
+            code = Code.NOT_SUPPORTED if there else Code.NO_MEMBER
             self._failed(call, code, Executed.NO, f"no member of {call.cluster!r} on its node handles that")
             return
-        free = [m for m in able if m.outstanding < m.concurrency and m.app.id not in call.tried]
-        if call.frame.kind == Kind.TUNNEL:
-            free = able  # a tunnel is bounded by its window, and lives long: it takes no slot
-        member = least_outstanding(free, lambda m: m.load, self._core.rng)
-        if member is not None:
-            self._give_member(call, member)
-            return
-        waiting = self._waiting.setdefault(call.cluster, Waiting())
-        if not waiting.fits(call.frame, self._core.settings.request_queue):
+        member = members.pick(call)
+        if member is None:
+            call.state, call.target = CallState.WAITING, None
+            if members.wait(call):
+                self._queued(call)
+                return
+            member = members.last_resort(call)
+        if member is None:
             self._core.drop("request-queue-full")
             self._failed(call, Code.OVERLOADED, Executed.NO, f"the queue of {call.cluster!r} at its node is full")
             return
-        call.state, call.target = CallState.WAITING, None
-        waiting.push(call)
-        self._queued(call)
+        self._give_member(call, member)
 
     def _give_member(self, call: Call, member: Member) -> None:
         if not member.app.outbox.fits(call.frame, self._core.settings.app_outbox):
@@ -179,8 +163,7 @@ class Calls:
             self._failed(call, Code.OVERLOADED, Executed.NO, f"the queue towards {member.app.member_name} is full")
             return
         if call.frame.kind != Kind.TUNNEL:
-            member.outstanding += 1
-            self._holders[call] = member
+            self.members.took(call, member)
         self._queued(call)
         self._give(call, member.app)
 
@@ -198,6 +181,8 @@ class Calls:
         call.state, call.target, call.target_id = CallState.GIVEN, target.id, id
         hops = call.frame.hops + 1
         call.attempt = call.frame.copy(id=id, hops=hops, address=call.cluster, deadline=call.deadline)
+        if isinstance(target, App):
+            call.attempt.count = 0
         if call.deadline == math.inf:
             call.attempt.remaining_ms = 0
         target.given[id] = call
@@ -207,9 +192,11 @@ class Calls:
 
     def reply(self, target: Endpoint, call: Call, frame: Frame) -> None:
         """A REPLY, DONE or ERROR of whoever the call was given to."""
-        self._released(call)
+        ended = Ended.BADLY if call.late else _ended(frame)
+        self._released(call, ended)
         if call.cancelled:
             return
+        self._left(call, ended, busy=frame.concurrency if isinstance(target, Peer) else -1)
         member = target.member_name if isinstance(target, App) else frame.member
         if frame.kind == Kind.ERROR:
             executed = Executed(frame.executed) if frame.executed in (1, 2, 3) else Executed.MAYBE
@@ -225,32 +212,50 @@ class Calls:
             )
             return
         self._forget(call)
-        self._core.answer(call.source, frame.copy(id=call.source_id, member=member))
+        self._answer(call, frame.copy(member=member))
 
     def credit(self, target: Endpoint, call: Call, frame: Frame) -> None:
         """The first CREDIT of a tunnel's member accepts it."""
         if call.frame.kind != Kind.TUNNEL:
             return
-        self._released(call)
+        self._released(call, Ended.OTHERWISE)
         if call.cancelled:
             return
         self._forget(call)
         self._accepted(call, target, frame)
 
+    def _survives(self, call: Call) -> bool:
+        """One of two attempts has failed: whether the other goes on alone."""
+        rival = call.rival
+        if rival is None:
+            return False
+        call.rival = rival.rival = None
+        rival.exposed = rival.exposed or call.executed is not Executed.NO
+        self._forget(call)
+        source = self._core.endpoint(call.source)
+        if source is not None:
+            source.opened[rival.source_id] = rival
+        self._core.timers.add(rival, rival.deadline)
+        return True
+
     # -- what goes wrong
 
     def cancel(self, source: Endpoint, call: Call) -> None:
         """The opener no longer wants it: out of the queue, or on to whoever has it."""
-        self._stop(call)
+        # an origin's deadline and ours are the same, and its word may be here first
+        call.late = call.deadline - self._core.now < LATE
+        self._stop_all(call)
+        executed = self._executed(call)
         self._forget(call)
-        executed = call.executed
         word = "dequeued" if executed is Executed.NO else "running"
         self._core.fail(source.id, call.source_id, Code.CANCELLED, word, executed)
 
     def expired(self, call: Call) -> None:
         """The deadline passed before an answer came."""
-        self._stop(call)
-        self._end(call, Code.DEADLINE_EXCEEDED, call.executed, f"no answer from {call.cluster!r} in time")
+        call.late = True
+        self._stop_all(call)
+        self._left(call, Ended.BADLY)
+        self._end(call, Code.DEADLINE_EXCEEDED, self._executed(call), f"no answer from {call.cluster!r} in time")
 
     def source_gone(self, call: Call) -> None:
         """Whoever asked has left; a push already accepted goes on."""
@@ -263,10 +268,7 @@ class Calls:
         """Whoever had it has left. Unsent means not run."""
         executed = call.executed
         call.target, call.state, call.attempt = None, CallState.WAITING, None
-        if isinstance(target, Peer):
-            self._count_down(target, call.cluster)
-        elif (holder := self._holders.pop(call, None)) is not None:
-            holder.outstanding -= 1
+        self.members.released(call, Ended.OTHERWISE)
         if call.cancelled:
             return
         call.exposed = executed is not Executed.NO
@@ -282,17 +284,24 @@ class Calls:
     def _another(self, call: Call) -> bool:
         """Whether this node has a member that was not tried yet."""
         pattern = PATTERN[Kind(call.frame.kind)]
-        return any(m.patterns & pattern and m.app.id not in call.tried for m in self.members(call.cluster))
+        return any(m.patterns & pattern and m.app.id not in call.tried for m in self.members.of(call.cluster))
 
     def _may_repeat(self, call: Call) -> bool:
         return call.frame.idempotent and call.attempts < self._core.settings.attempts
 
+    def _stop_all(self, call: Call) -> None:
+        """Stop a call, a second attempt included."""
+        self._stop(call)
+        if call.rival is not None:
+            call.rival.late = call.late
+            self._stop(call.rival)
+
     def _stop(self, call: Call) -> None:
         """Take it back if it has not left; else tell whoever has it."""
+        if call.cancelled:
+            return
         if call.state is CallState.WAITING:
-            waiting = self._waiting.get(call.cluster)
-            if waiting is not None:
-                waiting.remove(call)
+            self.members.unwait(call)
             return
         target = self._core.endpoint(call.target) if call.target is not None else None
         if target is None or call.attempt is None:
@@ -306,12 +315,15 @@ class Calls:
             call.cancelled = True  # its slot stays taken until the handler has ended
             return
         target.given.pop(call.target_id, None)
-        self._released(call)
+        self._released(call, Ended.OTHERWISE)
 
     def _failed(self, call: Call, code: int, executed: Executed, detail: str, frame: Frame | None = None) -> None:
         """One attempt failed: try elsewhere if that is safe and useful, else the call has failed."""
+        self._left(call, Ended.OTHERWISE)
         call.attempt = None
         call.exposed = call.exposed or executed is not Executed.NO
+        if self._survives(call):
+            return
         again = executed is Executed.NO or (call.frame.idempotent and code == Code.MEMBER_LOST)
         if (
             call.origin
@@ -319,37 +331,64 @@ class Calls:
             and code in ELSEWHERE
             and call.source_id != ACCEPTED
             and call.attempts < self._core.settings.attempts
-            and self._untried(call)
+            and self.places.untried(call, PATTERN[Kind(call.frame.kind)])
+            and self._may_spend(call)
         ):
             self._core.counters["calls.retried"] += 1
             self._dispatch(call)
             return
         self._end(call, code, executed, detail, frame)
 
-    def _untried(self, call: Call) -> bool:
-        pattern = PATTERN[Kind(call.frame.kind)]
-        serving = self._core.registry.serving(call.cluster)
-        return any(claim.patterns & pattern and node not in call.tried for node, claim in serving.items())
+    def _may_spend(self, call: Call) -> bool:
+        source = self._core.endpoint(call.source)
+        if isinstance(source, App) and source.retries.spend(self._core.now):
+            return True
+        self._core.counters["calls.retries-refused"] += 1
+        return False
 
     def _end(self, call: Call, code: int, executed: Executed, detail: str, frame: Frame | None = None) -> None:
-        self._forget(call)
         if executed is Executed.NO:
-            executed = call.executed  # of all attempts
+            executed = self._executed(call)  # of all attempts
+        self._forget(call)
         if call.source_id == ACCEPTED:
             self._core.drop("push-failed" if executed is Executed.YES else "push-lost")
         elif frame is not None:
-            self._core.answer(call.source, frame.copy(id=call.source_id, executed=executed))
+            self._answer(call, frame.copy(executed=executed))
         else:
-            self._core.fail(call.source, call.source_id, Code(code), detail, executed)
+            self._answer(call, Frame(Kind.ERROR, code=code, executed=executed, detail=detail))
+
+    def _answer(self, call: Call, frame: Frame) -> None:
+        """Tell the source; a node hears how busy its members' cluster is here."""
+        busy = 0 if call.origin else self.members.busy(call.cluster)
+        self._core.answer(call.source, frame.copy(id=call.source_id, concurrency=busy))
+
+    @staticmethod
+    def _executed(call: Call) -> Executed:
+        """Whether any attempt may have run."""
+        return max(call.executed, call.rival.executed) if call.rival is not None else call.executed
 
     def _forget(self, call: Call) -> None:
         """The source's side is over; the target's is :meth:`_released`'s matter."""
+        rival = call.rival
         self._core.timers.remove(call)
+        self.hedges.drop(call)
+        self._left(call, Ended.OTHERWISE)
         source = self._core.endpoint(call.source)
-        if source is not None and source.opened.get(call.source_id) is call:
-            del source.opened[call.source_id]
+        if source is not None and source.opened.get(call.source_id) in (call, rival):
+            source.opened.pop(call.source_id, None)
+        if rival is not None:  # the other attempt is not needed any more
+            call.rival = rival.rival = None
+            self._stop(rival)
+            self._forget(rival)
 
-    def _released(self, call: Call) -> None:
+    def _left(self, call: Call, ended: Ended, *, busy: int = -1) -> None:
+        """The node that was chosen is done with it, one way or another."""
+        if call.place:
+            timed = call.frame.kind == Kind.REQUEST
+            self.places.ended(call, call.place, ended, timed=timed, busy=busy)
+            call.place = b""
+
+    def _released(self, call: Call, ended: Ended) -> None:
         """The target is done with it: free its slot, let the next one in."""
         if call.target is None or call.state is not CallState.GIVEN:
             return
@@ -358,45 +397,33 @@ class Calls:
         if target is None:
             return
         target.given.pop(call.target_id, None)
-        if isinstance(target, Peer):
-            self._count_down(target, call.cluster)
-        elif (holder := self._holders.pop(call, None)) is not None:
-            holder.outstanding -= 1
+        holder = self.members.released(call, ended)
+        if holder is not None:
             self._feed(holder)
+            if holder.out:
+                self.members_changed(holder.cluster)
 
     def _feed(self, member: Member) -> None:
         """A slot is free: hand it what waits."""
-        waiting = self._waiting.get(member.cluster)
-        while waiting is not None and member.taking and member.outstanding < member.concurrency:
-            call = waiting.pop(member.patterns)
-            if call is None:
-                return
+        while (call := self.members.next_for(member)) is not None:
             if call.deadline > self._core.now:  # else its timer answers
                 self._give_member(call, member)
 
-    @staticmethod
-    def _count_down(peer: Peer, cluster: str) -> None:
-        left = peer.outstanding.get(cluster, 0) - 1
-        if left > 0:
-            peer.outstanding[cluster] = left
-        else:
-            peer.outstanding.pop(cluster, None)
+    def trial(self, trial: Trial) -> None:
+        """A member that was given nothing for a while may have one call."""
+        self.members.trial(trial)
+        self._feed(trial.member)
+
+    def members_changed(self, cluster: str) -> None:
+        """Others come first now: let them have what waits."""
+        for member in list(self.members.of(cluster)):
+            if not self.members.waiting_for(cluster):
+                return
+            self._feed(member)
 
 
-def cluster_named(core: Core, source: Endpoint, frame: Frame) -> str | None:
-    """The cluster a call is addressed to; answers the call itself when there is no such place."""
-    try:
-        service, cluster, cloud = parse_address(frame.address)
-    except BadName as error:
-        core.fail(source.id, frame.id, Code.INVALID, str(error))
-        return None
-    identity = core.identity
-    if service and service != identity.service:
-        core.fail(
-            source.id, frame.id, Code.NO_MEMBER, f"service {service!r} is not reachable from {identity.service!r}"
-        )
-        return None
-    if cloud and cloud != identity.cloud:
-        core.fail(source.id, frame.id, Code.NO_MEMBER, f"cloud {cloud!r} is not reachable from {identity.cloud!r}")
-        return None
-    return cluster
+def _ended(frame: Frame) -> Ended:
+    """What an answer says of whoever gave it."""
+    if frame.kind != Kind.ERROR or frame.code == Code.REJECTED:
+        return Ended.WELL
+    return Ended.BADLY if frame.code in FAILURES else Ended.OTHERWISE

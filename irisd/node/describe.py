@@ -119,8 +119,7 @@ def cluster_rows(node: Node) -> list[ClusterRow]:
                 name, outstanding = core.identity.name, node.outstanding(cluster)
             else:
                 name = node.membership.view.present[node_id].record.name
-                peer = core.peers.get(node_id)
-                outstanding = peer.outstanding.get(cluster, 0) if peer is not None else 0
+                outstanding = node.places.outstanding(cluster, node_id)
             nodes.append(ClusterNodeRow(node_id.hex(), name, claim.members, outstanding))
         nodes.sort(key=lambda row: (row.name, row.node))
         members = sum(row.members for row in nodes)

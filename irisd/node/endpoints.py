@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from irisd.flow import Assembler, Flow, Outbox
 from irisd.model import AttachmentId, Claim, Destination, Frame, NodeId, NodeRecord, PeerInfo
-from irisd.router import Call, Gather, Tunnel
+from irisd.router import Call, Candidate, Gather, RetryBudget, Tunnel
 
 UnderWay = Call | Gather | Tunnel
 
@@ -57,7 +57,6 @@ class Peer(Endpoint):
         speaks: Whether it knows more than the first release.
         last_used: When a call or an event last went either way.
         closing: It was asked whether its link may be closed; until it answers nothing is sent.
-        outstanding: Calls under way there, by cluster.
         acknowledged: Version of our record it holds.
         incoming: What has come of a record, its own and somebody else's.
         synced: Its whole record is here.
@@ -78,7 +77,6 @@ class Peer(Endpoint):
         self.since = now
         self.last_used = now
         self.closing = False
-        self.outstanding: dict[str, int] = {}
         self.acknowledged = 0
         self.incoming: dict[int, Incoming] = {}
         self.synced = False
@@ -91,22 +89,67 @@ class Peer(Endpoint):
         return not (self.given or self.opened or self.outbox)
 
 
-@dataclass(slots=True, eq=False)
-class Member:
-    """One attachment serving one cluster."""
+class Member(Candidate):
+    """One attachment serving one cluster.
 
-    app: App
-    join_id: int
-    cluster: str
-    patterns: int
-    concurrency: int
-    outstanding: int = 0
-    taking: bool = False  # new work
+    Attributes:
+        patterns: What it handles.
+        concurrency: Calls it takes at once; it is never given more.
+        level: 0 is the best; see ``Header.priority``.
+        balance: How calls to its cluster should be shared out.
+        seat: Its number among the cluster's members here: what keys go by.
+        taking: It takes new work.
+        ejections: How often in a row it was given nothing for a while, because it failed.
+        out: It is given nothing now.
+        on_trial: One call decides whether it is given more.
+    """
+
+    __slots__ = (
+        "app",
+        "balance",
+        "cluster",
+        "concurrency",
+        "ejections",
+        "join_id",
+        "level",
+        "on_trial",
+        "out",
+        "patterns",
+        "seat",
+        "sound_since",
+        "taking",
+    )
+
+    def __init__(
+        self,
+        app: App,
+        join_id: int,
+        cluster: str,
+        patterns: int,
+        concurrency: int,
+        *,
+        level: int = 0,
+        balance: int = 0,
+    ) -> None:
+        super().__init__(concurrency)
+        self.app = app
+        self.join_id = join_id
+        self.cluster = cluster
+        self.patterns = patterns
+        self.concurrency = concurrency
+        self.level = level
+        self.balance = balance
+        self.seat = 0
+        self.taking = False
+        self.ejections = 0
+        self.out = False
+        self.on_trial = False
+        self.sound_since = 0.0
 
     @property
-    def load(self) -> float:
-        """Share of its slots taken, 0 to 1."""
-        return self.outstanding / self.concurrency
+    def has_room(self) -> bool:
+        """Whether it may be given one more call."""
+        return len(self.under_way) < (1 if self.on_trial else self.concurrency)
 
 
 @dataclass(slots=True, eq=False)
@@ -136,7 +179,9 @@ class App(Endpoint):
 
     id: AttachmentId
 
-    def __init__(self, id: AttachmentId, name: str, member_name: str, *, backlog: float, max_body: int) -> None:
+    def __init__(
+        self, id: AttachmentId, name: str, member_name: str, *, backlog: float, max_body: int, now: float = 0.0
+    ) -> None:
         # the bound of all subscriptions; calls are bounded where they are given
         super().__init__(id, first_id=2, outbox_limit=backlog, max_body=max_body)
         self.name = name
@@ -147,7 +192,8 @@ class App(Endpoint):
         self.draining = False
         self.welcome = False  # until then nothing leaves towards it
         self.lost = 0  # publishes dropped since its last FLUSH
-        self.last_taken = 0.0  # when the edge last took something: is it reading?
+        self.retries = RetryBudget(now)
+        self.last_taken = now  # when the edge last took something: is it reading?
 
     @property
     def standing(self) -> int:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from irisd.flow.outbox import REQUESTS
 from irisd.model import Code, Executed, Frame, Kind
-from irisd.node.calls import NAME, Calls, cluster_named
+from irisd.node.addressing import NAME, PATTERN, cluster_named
+from irisd.node.calls import Calls
 from irisd.node.core import Core
 from irisd.node.endpoints import App, Endpoint, Peer
-from irisd.node.waiting import PATTERN
 from irisd.router import Gather, Leg
 
 NAMES_AT_ONCE = 1000
@@ -52,7 +52,7 @@ class Gathers:
             for node, claim in serving.items():
                 if node != core.identity.node_id and claim.patterns & pattern:
                     self._ask_node(gather, core.connect(node), frame, cluster)
-        for member in self._calls.members(cluster):
+        for member in self._calls.members.of(cluster):
             if member.patterns & pattern:
                 self._ask_member(gather, member.app, frame, cluster)
         if isinstance(source, Peer):  # the origin should know whom to miss, should this link break

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from random import Random
+from typing import Any
 
 from irisd.effects import Detach, Effect, Unlink
 from irisd.errors import WireError
 from irisd.flow import PartsError
 from irisd.membership import Membership
 from irisd.model import AttachmentId, Code, Destination, Executed, Frame, Kind, NodeId, PeerInfo
+from irisd.node.addressing import check_id
 from irisd.node.attachments import Attachments
 from irisd.node.calls import Calls
 from irisd.node.core import Core, NodeIdentity, NodeSettings, ProtocolError
 from irisd.node.endpoints import App, Endpoint, Peer, Syncing, UnderWay
 from irisd.node.events import Events
 from irisd.node.gathers import Gathers
+from irisd.node.members import Trial
 from irisd.node.peers import Peers
+from irisd.node.places import Places
 from irisd.node.tunnels import Tunnels
 from irisd.node.views import Views
 from irisd.node.watches import Watches
-from irisd.router import Call, Gather, Tunnel
+from irisd.router import Call, Gather, Hedge, Tunnel
 
 SETTLED = "settled"
 _OPENERS = frozenset({Kind.REQUEST, Kind.PUSH, Kind.BROADCAST, Kind.SURVEY, Kind.TUNNEL})
@@ -94,6 +98,16 @@ class Node:
             Kind.IDLE: self._peers.idle,
         }
 
+        self._due: dict[type, Callable[[Any], None]] = {
+            Call: self._calls.expired,
+            Hedge: self._calls.hedges.due,
+            Trial: self._calls.trial,
+            Gather: self._gathers.expired,
+            Syncing: self._records.expired,
+            tuple: self._peers.due,
+            str: lambda settled: self._settle(),
+        }
+
     # -- what this node is
 
     @property
@@ -111,7 +125,7 @@ class Node:
         """Calls and tunnels that involve this node: what a drain waits for."""
         core = self._core
         endpoints: Iterable[Endpoint] = (*core.apps.values(), *core.peers.values())
-        return sum(len(endpoint.given) for endpoint in endpoints) + self._calls.waiting
+        return sum(len(endpoint.given) for endpoint in endpoints) + self._calls.members.waiting
 
     @property
     def membership(self) -> Membership:
@@ -130,7 +144,12 @@ class Node:
 
     def outstanding(self, cluster: str) -> int:
         """Calls this node's own members of a cluster have under way."""
-        return sum(member.outstanding for member in self._calls.members(cluster))
+        return sum(member.outstanding for member in self._calls.members.of(cluster))
+
+    @property
+    def places(self) -> Places:
+        """What is known of those who serve, to be read only: for :mod:`irisd.node.describe` and tests."""
+        return self._calls.places
 
     # -- apps
 
@@ -168,7 +187,7 @@ class Node:
                     self._open(app, frame)
                 elif frame.kind in self._app_frames:
                     if frame.kind in _STANDING:
-                        self._check_id(app, frame)
+                        check_id(core, app, frame)
                     self._app_frames[frame.kind](app, frame)
                 else:
                     self._under_way(app, frame)
@@ -304,16 +323,7 @@ class Node:
         core.now = now
         self.membership.on_deadline(now)
         for thing in core.timers.due(now):
-            if isinstance(thing, Call):
-                self._calls.expired(thing)
-            elif isinstance(thing, Gather):
-                self._gathers.expired(thing)
-            elif isinstance(thing, Syncing):
-                self._records.expired(thing)
-            elif isinstance(thing, tuple):
-                self._peers.due(thing)
-            else:
-                self._settle()
+            self._due[type(thing)](thing)
         return self._collect()
 
     def drain(self, now: float) -> list[Effect]:
@@ -336,7 +346,7 @@ class Node:
         return self._core.collect()
 
     def _open(self, endpoint: Endpoint, frame: Frame) -> None:
-        self._check_id(endpoint, frame)
+        check_id(self._core, endpoint, frame)
         if len(endpoint.opened) >= self._core.settings.max_pending and isinstance(endpoint, App):
             limit = self._core.settings.max_pending
             self._core.fail(endpoint.id, frame.id, Code.OVERLOADED, f"one app may have {limit} calls under way")
@@ -344,16 +354,6 @@ class Node:
             self._gathers.open(endpoint, frame)
         else:
             self._calls.open(endpoint, frame)
-
-    def _check_id(self, endpoint: Endpoint, frame: Frame) -> None:
-        id = frame.id
-        if isinstance(endpoint, App) and endpoint.holds(id):
-            raise ProtocolError(f"id {id} is in use")
-        if id in endpoint.opened or id <= 0:
-            raise ProtocolError(f"id {id} is in use" if id else "a call without an id")
-        theirs_are_odd = isinstance(endpoint, App) or endpoint.id < self._core.identity.node_id  # type: ignore[operator]
-        if id % 2 != theirs_are_odd:
-            raise ProtocolError(f"id {id}: apps use odd ids" if isinstance(endpoint, App) else f"id {id} is not yours")
 
     def _too_large(self, peer: Peer, frame: Frame) -> None:
         """A body that its node allows and this one does not: its call fails or it is lost; its parts find no place."""

@@ -60,9 +60,14 @@ class OwnRecord:
 
 
 class Registry:
-    """What all nodes of the service claim, this node's own claims included."""
+    """What all nodes of the service claim, this node's own claims included.
+
+    Attributes:
+        generation: Rises whenever any ``serving`` changes.
+    """
 
     def __init__(self) -> None:
+        self.generation = 0
         self._claims: dict[NodeId, dict[tuple[str, str, str], Claim]] = {}
         self._routable: set[NodeId] = set()
         self._clusters: dict[str, dict[NodeId, Claim]] = {}
@@ -115,6 +120,7 @@ class Registry:
         clusters = [claim for claim in self.claims(node) if claim.cluster]
         if routable:
             self._routable.add(node)
+            self.generation += 1
             for claim in clusters:
                 self._clusters.setdefault(claim.cluster, {})[node] = claim
         else:
@@ -160,6 +166,7 @@ class Registry:
             self._topics.add(claim.topic, (node, claim))
             self._matches.clear()
         elif node in self._routable:
+            self.generation += 1
             self._clusters.setdefault(claim.cluster, {})[node] = claim
 
     def _withdraw_all(self, node: NodeId) -> None:
@@ -171,6 +178,7 @@ class Registry:
             self._topics.remove(claim.topic, (node, claim))
             self._matches.clear()
         elif node in self._routable:
+            self.generation += 1
             nodes = self._clusters[claim.cluster]
             del nodes[node]
             if not nodes:

@@ -1,20 +1,31 @@
-"""Where a message goes (pure): names, the choice among members, and calls under way."""
+"""Where a message goes (pure): names, the choice among candidates, and calls under way."""
 
-from irisd.router.balance import Rotation, least_outstanding
-from irisd.router.calls import Call, CallState, Gather, Leg, Tunnel
+from irisd.router.balance import FEW, MAX_KEY, Chooser, Pool, Rotation, cost, rank
+from irisd.router.budget import RetryBudget
+from irisd.router.calls import Call, CallState, Gather, Hedge, Leg, Tunnel
+from irisd.router.candidate import Candidate, Ended
 from irisd.router.names import Address, BadName, parse_address, valid_cluster, valid_filter, valid_topic
 
 __all__ = [
+    "FEW",
+    "MAX_KEY",
     "Address",
     "BadName",
     "Call",
     "CallState",
+    "Candidate",
+    "Chooser",
+    "Ended",
     "Gather",
+    "Hedge",
     "Leg",
+    "Pool",
+    "RetryBudget",
     "Rotation",
     "Tunnel",
-    "least_outstanding",
+    "cost",
     "parse_address",
+    "rank",
     "valid_cluster",
     "valid_filter",
     "valid_topic",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
-from irisd.model import Destination, Executed, Frame
+from irisd.model import Destination, Executed, Frame, NodeId
 
 
 class CallState(StrEnum):
@@ -40,6 +40,10 @@ class Call:
     tried: set[Destination] = field(default_factory=set)
     exposed: bool = False  # an earlier attempt may have run
     cancelled: bool = False
+    late: bool = False  # it was given up because its time was over
+    place: NodeId = b""  # the node the origin gave it to, while it is there
+    hedge: Hedge | None = None  # its timer, while a second attempt may come
+    rival: Call | None = None  # the other attempt of a hedged call
 
     @property
     def executed(self) -> Executed:
@@ -47,6 +51,13 @@ class Call:
         if self.exposed or (self.attempt is not None and self.attempt.sent):
             return Executed.MAYBE
         return Executed.NO
+
+
+@dataclass(frozen=True, slots=True)
+class Hedge:
+    """The time at which a call that is not answered is given to a second member."""
+
+    call: Call
 
 
 class Leg(NamedTuple):

@@ -4,8 +4,9 @@ The body is a protobuf message: ``repeated Claim claims = 1``, then what the
 claims belong to: 2 the node's id (HEARSAY only), 4 the version they build on,
 and, when they have changed or the record is whole, what the node says of
 itself: 3 incarnation, 5 name, 6 cloud, 7 release, 8 addresses, 9 draining. In a
-Claim: 1 members, 2 cluster, 3 patterns, 4 topic, 5 group. A claim with no
-members withdraws the one with the same names.
+Claim: 1 members, 2 cluster, 3 patterns, 4 topic, 5 group, and of a cluster's
+members, if it is not 0: 7 slots, 8 ejected, 9 level, 10 balance, 11 seats (bytes,
+little-endian). A claim with no members withdraws the one with the same names.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from irisd.model import Claim, KiB, NodeId, NodeRecord
+from irisd.model import MAX_SEATS, Claim, KiB, NodeId, NodeRecord
 from irisd.wire.protobuf import WireError, read_length, read_varint, skip, varint
 
 PIECE_BYTES = 16 * KiB
@@ -24,7 +25,7 @@ MAX_TEXT = 255
 """Bytes of a name, a cloud, a release, an address."""
 MAX_INCARNATION = 1 << 62
 
-_NUMBERS = {0x08: "members", 0x18: "patterns"}
+_NUMBERS = {0x08: "members", 0x18: "patterns", 0x38: "slots", 0x40: "ejected", 0x48: "level", 0x50: "balance"}
 _STRINGS = {0x12: "cluster", 0x22: "topic", 0x2A: "group"}
 _ABOUT = {0x2A: "name", 0x32: "cloud", 0x3A: "release"}
 
@@ -123,6 +124,17 @@ def encode_claims(claims: Iterable[Claim]) -> list[bytes]:
             if text:
                 encoded = text.encode()
                 raw += tag + varint(len(encoded)) + encoded
+        for tag, number in (
+            (b"\x38", claim.slots),
+            (b"\x40", claim.ejected),
+            (b"\x48", claim.level),
+            (b"\x50", claim.balance),
+        ):
+            if number:
+                raw += tag + varint(number)
+        if claim.seats:
+            seats = claim.seats.to_bytes((claim.seats.bit_length() + 7) // 8, "little")
+            raw += b"\x5a" + varint(len(seats)) + seats
         if size + len(raw) > PIECE_BYTES and piece:
             pieces.append(b"".join(piece))
             piece, size = [], 0
@@ -144,6 +156,11 @@ def _decode_claim(body: bytes, at: int, end: int) -> Claim:
                 fields[_STRINGS[tag]] = str(body[start:at], "utf-8")
             except UnicodeDecodeError:
                 raise WireError(f"claim: {_STRINGS[tag]} is not UTF-8") from None
+        elif tag == 0x5A:
+            start, at = read_length(body, at, end)
+            if at - start > MAX_SEATS // 8:
+                raise WireError(f"claim: {at - start} bytes of seats, at most {MAX_SEATS // 8}")
+            fields["seats"] = int.from_bytes(body[start:at], "little")
         else:
             at = skip(body, at, end, tag & 7)
     claim = Claim(**fields)

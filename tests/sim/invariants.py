@@ -96,16 +96,18 @@ def check_quiet(world: World, node: Node) -> None:
             for member in endpoint.members.values():
                 left[f"{who}: slots of {member.cluster}"] = member.outstanding
     for peer in core.peers.values():
-        left[f"{name} towards {peer.info.name}: outstanding"] = peer.outstanding
         left[f"{name} towards {peer.info.name}: pieces"] = peer.incoming
         unacknowledged = core.ledgers[peer.id].unacknowledged
         left[f"{name} towards {peer.info.name}: unacknowledged"] = unacknowledged >= ACK_EVERY
         left[f"{name} towards {peer.info.name}: losses"] = core.ledgers[peer.id]._lost
         left[f"{name} towards {peer.info.name}: not synced"] = not peer.synced
     left[f"{name}: under way"] = node.under_way
-    left[f"{name}: waiting"] = node._calls.waiting
-    left[f"{name}: waiting bytes"] = sum(waiting.bytes for waiting in node._calls._waiting.values())
-    left[f"{name}: holders"] = node._calls._holders
+    members = node._calls.members
+    left[f"{name}: waiting"] = members.waiting
+    left[f"{name}: waiting bytes"] = sum(group.waiting.bytes for group in members._groups.values())
+    left[f"{name}: under way here"] = sum(group.under_way for group in members._groups.values())
+    left[f"{name}: holders"] = members._holders
+    left[f"{name}: given to nodes"] = node.places.under_way
     left[f"{name}: tunnels"] = node._tunnels.open
     left[f"{name}: syncing"] = node._records._syncing
     left[f"{name}: timers"] = len(core.timers)

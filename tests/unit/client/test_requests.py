@@ -530,7 +530,7 @@ async def test_what_had_not_begun_when_a_member_left_is_tried_elsewhere(local: L
         await asyncio.to_thread(running.wait, 5)
         # A second call for the one thread, as if the daemon had counted one place too many.
         runner = joined._runners[0]
-        for member in local._nodes[1]._node._calls.members("threads"):  # type: ignore[union-attr]
+        for member in local._nodes[1]._node._calls.members.of("threads"):  # type: ignore[union-attr]
             member.concurrency = 2
         waiting = asyncio.create_task(caller.request("threads"))
         async with asyncio.timeout(5):

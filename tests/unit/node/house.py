@@ -123,8 +123,8 @@ class Place:
         core = self.node.core
         ends = [*core.apps.values(), *core.peers.values()]
         busy = [bool(end.opened or end.given or end.outbox.bytes or end.assembler._open) for end in ends]
-        busy += [bool(peer.outstanding) for peer in core.peers.values()]
-        return not any(busy) and not self.node.under_way and not self.node._calls._holders
+        calls = self.node._calls
+        return not any(busy) and not self.node.under_way and not calls.members._holders and not calls.places.under_way
 
     def _do(self, effects: list[Effect]) -> None:
         self.effects += effects

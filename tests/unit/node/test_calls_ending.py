@@ -115,7 +115,7 @@ def test_cancelling_what_waits_says_dequeued():
     place.say(caller, Frame(Kind.CANCEL, id=3))
     answer = only(place.hear(caller))
     assert (answer.code, answer.executed, answer.detail) == (Code.CANCELLED, NO, "dequeued")
-    assert place.node._calls.waiting == 0
+    assert place.node._calls.members.waiting == 0
 
 
 def test_cancelling_what_runs_says_running_and_reaches_the_handler():

@@ -12,7 +12,7 @@ def record(*claims: Claim, version: int = 1, full: bool = False, more: bool = Fa
     return Frame(Kind.RECORD, count=version, body=b"".join(encode_claims(claims)), full=full, more=more)
 
 
-DB = Claim(1, cluster="db", patterns=31)
+DB = Claim(1, cluster="db", patterns=31, slots=8)
 PEER = b"\xff" * 16
 
 
@@ -32,7 +32,7 @@ def test_a_new_link_tells_everything():
     frame = only(place.hear(PEER))
     assert (frame.kind, frame.full, frame.more, frame.count) == (Kind.RECORD, True, False, 2)
     said = decode_record(frame.body)
-    assert said.claims == [Claim(1, cluster="db", patterns=31), Claim(1, topic="t")]
+    assert said.claims == [Claim(1, cluster="db", patterns=31, slots=8), Claim(1, topic="t")]
     assert said.about == NodeRecord(b"", 1, "n1", "paris", "1.0")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -40,7 +41,7 @@ from tests.unit.node.house import (
 )
 
 PEER, OTHER = b"\xff" * 16, b"\xee" * 16
-DB = Claim(1, cluster="db", patterns=31)
+DB = Claim(1, cluster="db", patterns=31, slots=8)
 
 
 def state(place: Place, of: Place | bytes) -> State | None:
@@ -506,7 +507,7 @@ def test_a_first_release_peer_is_passed_on_to_others():
     a.link_up(PEER, features=0, dialled=False)
     a.from_peer(PEER, Frame(Kind.RECORD, count=4, full=True, body=b"\x0a\x08\x08\x01\x18\x1f\x12\x02db"))
     together(2.5, a, b)
-    assert claims(b, PEER) == [DB]
+    assert claims(b, PEER) == [replace(DB, slots=0)]
     assert state(b, PEER) is State.JOINING
 
 
