@@ -31,6 +31,7 @@ class Call:
 
     Attributes:
         id: 0 until its first frame is written.
+        exposed: It was written to a stream that broke.
         header: Of its opening frame.
         body: Of its opening frame.
         deadline: When its opener stops waiting, monotonic seconds.
@@ -38,10 +39,11 @@ class Call:
         what: For error messages: ``request to 'databases'``.
     """
 
-    __slots__ = ("body", "deadline", "header", "id", "over", "what")
+    __slots__ = ("body", "deadline", "exposed", "header", "id", "over", "what")
 
     def __init__(self, header: Header, body: bytes, deadline: float, what: str) -> None:
         self.id = 0
+        self.exposed = False
         self.header = header
         self.body = body
         self.deadline = deadline
@@ -63,7 +65,7 @@ class Call:
 
     def expired(self, now: float) -> None:
         """Its deadline passed."""
-        executed = Executed.MAYBE if self.id else Executed.NO
+        executed = Executed.MAYBE if self.id or self.exposed else Executed.NO
         where = (
             "no answer in time" if self.id else "not sent in time: detached from the daemon, or too much was waiting"
         )

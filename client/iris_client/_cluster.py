@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final, TypeVar, overload
 
-from iris_client import _names
+from iris_client import _balance, _names
 from iris_client._codecs import BYTES, Codec
 from iris_client._errors import InvalidCall
 from iris_client._frames import Kind
@@ -159,17 +159,25 @@ class Cluster:
         name: The cluster's name.
         concurrency: How many calls a member takes at once, 1 to 65,536; also the threads plain handlers may use.
         codec: How bodies become what handlers take, and what they return becomes bodies.
+        balance: How callers share calls out among the members: ``p2c`` (of two by chance the one with less to do),
+            ``round_robin``, ``random``, ``hash`` (by the call's key) or ``local`` (the caller's own node first).
+            Members should agree.
+        priority: 0 (first) to 255. A level is used only while no member of a better one can take a call.
 
     Raises:
         InvalidName: The name breaks the rules.
-        InvalidCall: ``concurrency`` is out of range.
+        InvalidCall: ``concurrency``, ``balance`` or ``priority`` is out of range.
     """
 
-    def __init__(self, name: str, *, concurrency: int = 64, codec: Codec = BYTES) -> None:
+    def __init__(
+        self, name: str, *, concurrency: int = 64, codec: Codec = BYTES, balance: str = "p2c", priority: int = 0
+    ) -> None:
         self.name = _names.cluster(name)
         if isinstance(concurrency, bool) or not isinstance(concurrency, int) or not 1 <= concurrency <= 65_536:
             raise InvalidCall(f"concurrency={concurrency!r}: a whole number from 1 to 65,536 is needed")
         self.concurrency = concurrency
+        self.balance = _balance.number(balance)
+        self.priority = _balance.priority(priority)
         self.codec = codec
         self._handlers: dict[tuple[int, str], Handler] = {}
         self._events: dict[str, Handler] = {}

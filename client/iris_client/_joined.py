@@ -161,7 +161,12 @@ class Joined:
         self._runners.append(runner)
         if cluster.patterns:
             header = make(
-                kind=Kind.JOIN, address=cluster.name, patterns=int(cluster.patterns), concurrency=cluster.concurrency
+                kind=Kind.JOIN,
+                address=cluster.name,
+                patterns=int(cluster.patterns),
+                concurrency=cluster.concurrency,
+                balance=cluster.balance,
+                priority=cluster.priority,
             )
             call = Standing(header, f"joining {cluster.name!r}", self._call_changed)
             self._joins.append((call, cluster.name))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, overload
 
 from iris_client import _names
+from iris_client._balance import balanced, hedged
 from iris_client._calls import SurveyCall
 from iris_client._cluster import Cluster
 from iris_client._codecs import JSON, Codec, decode, encode_body
@@ -78,6 +79,9 @@ class Mesh(Lifecycle):
         timeout: float = 5.0,
         headers: Mapping[str, str] | None = None,
         idempotent: bool = False,
+        hedge_after: float | None = None,
+        key: str | None = None,
+        balance: str | None = None,
         codec: Codec | None = None,
     ) -> Reply: ...
     @overload
@@ -91,6 +95,9 @@ class Mesh(Lifecycle):
         timeout: float = 5.0,
         headers: Mapping[str, str] | None = None,
         idempotent: bool = False,
+        hedge_after: float | None = None,
+        key: str | None = None,
+        balance: str | None = None,
         codec: Codec | None = None,
     ) -> T: ...
     async def request(
@@ -103,6 +110,9 @@ class Mesh(Lifecycle):
         timeout: float = 5.0,
         headers: Mapping[str, str] | None = None,
         idempotent: bool = False,
+        hedge_after: float | None = None,
+        key: str | None = None,
+        balance: str | None = None,
         codec: Codec | None = None,
     ) -> Any:
         """Ask one member and return its answer.
@@ -114,7 +124,12 @@ class Mesh(Lifecycle):
             method: Which of the member's handlers.
             timeout: Seconds. In a handler, never longer than its own caller waits.
             headers: The app's own, at most 64 entries and 8 KiB.
-            idempotent: Running the handler twice does no harm, so the mesh may try again where it otherwise could not.
+            idempotent: Running the handler twice does no harm, so the mesh may try again where it otherwise could not,
+                and when the daemon is lost, until the timeout.
+            hedge_after: Seconds after which a second member is asked too, if the first has not answered; the first
+                answer counts. Needs ``idempotent``.
+            key: Requests with the same key go to the same member, as long as that is there; at most 1,024 bytes.
+            balance: ``p2c``, ``round_robin``, ``random`` or ``local``, instead of what the cluster's members say.
             codec: Instead of the mesh's.
 
         Cancelling tells the member to stop; the handler may have run, in full or in part, or not at all.
@@ -128,6 +143,8 @@ class Mesh(Lifecycle):
         header, data, deadline = self._call(Kind.REQUEST, cluster, body, method, timeout, headers, codec)
         if idempotent:
             header.idempotent = True
+        hedged(header, hedge_after)
+        balanced(header, balance, key)
         what = f"request to {cluster!r}"
         answer, answered = await self._unary(header, data, deadline, what)
         if returns is not None:
@@ -151,17 +168,20 @@ class Mesh(Lifecycle):
         method: str = "",
         timeout: float = 5.0,
         headers: Mapping[str, str] | None = None,
+        key: str | None = None,
+        balance: str | None = None,
         codec: Codec | None = None,
     ) -> None:
         """Give one member a job, without an answer. Returns when the member's node has queued it.
 
-        Cancelling may come too late: the job may have been queued.
+        ``key`` and ``balance`` are as for :meth:`request`. Cancelling may come too late: the job may have been queued.
 
         Raises:
             DeliveryError: It was not queued, or nobody knows (``executed``).
             TooLarge, InvalidName, InvalidCall, CodecError: As for :meth:`request`.
         """
         header, data, deadline = self._call(Kind.PUSH, cluster, body, method, timeout, headers, codec or self._codec)
+        balanced(header, balance, key)
         await self._unary(header, data, deadline, f"push to {cluster!r}")
 
     async def broadcast(
@@ -218,6 +238,8 @@ class Mesh(Lifecycle):
         method: str = "",
         timeout: float = 5.0,
         headers: Mapping[str, str] | None = None,
+        key: str | None = None,
+        balance: str | None = None,
         codec: Codec | None = None,
     ) -> Tunnel:
         """Open a tunnel to one member: ``async with mesh.tunnel(...) as tunnel``.
@@ -227,13 +249,14 @@ class Mesh(Lifecycle):
             body: Handed to the member along with the tunnel.
             method: Which of the member's handlers.
             timeout: Seconds until a member must have accepted; the tunnel itself lasts as long as it is used.
-            headers: As for :meth:`request`.
+            headers, key, balance: As for :meth:`request`.
             codec: For ``body``.
 
         Raises:
             TooLarge, InvalidName, InvalidCall, CodecError: As for :meth:`request`.
         """
         header, data, deadline = self._call(Kind.TUNNEL, cluster, body, method, timeout, headers, codec or self._codec)
+        balanced(header, balance, key)
         promise: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         call = TunnelCall(header, data, deadline, f"tunnel to {cluster!r}", promise)
         return Tunnel(mesh=self, call=call, method=method)

@@ -111,7 +111,14 @@ class Session:
             if delivery.flow is not None:
                 delivery.flow.fail(broken(f"tunnel of cluster {delivery.cluster!r}", reason))
         for call in (*calls, *unwritten):
-            if not call.over:
+            if call.over:
+                continue
+            if call.header.idempotent:  # the next stream takes it, within its deadline
+                call.exposed = call.exposed or bool(call.id)
+                call.id = 0
+                self._held[call] = None
+                self._held_bytes += len(call.body)
+            else:
                 call.detached(reason)
         self._standing = {call: None for call in self._standing if not call.over}
         return self.publishing.detached([call for call in flushes if not call.over])

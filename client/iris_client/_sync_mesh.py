@@ -140,6 +140,9 @@ class Mesh:
         timeout: float = 5.0,
         headers: Mapping[str, str] | None = None,
         idempotent: bool = False,
+        hedge_after: float | None = None,
+        key: str | None = None,
+        balance: str | None = None,
         codec: Codec | None = None,
     ) -> Reply: ...
     @overload
@@ -153,6 +156,9 @@ class Mesh:
         timeout: float = 5.0,
         headers: Mapping[str, str] | None = None,
         idempotent: bool = False,
+        hedge_after: float | None = None,
+        key: str | None = None,
+        balance: str | None = None,
         codec: Codec | None = None,
     ) -> T: ...
     def request(self, cluster: str, body: Any = b"", **options: Any) -> Any:
@@ -167,10 +173,13 @@ class Mesh:
         method: str = "",
         timeout: float = 5.0,
         headers: Mapping[str, str] | None = None,
+        key: str | None = None,
+        balance: str | None = None,
         codec: Codec | None = None,
     ) -> None:
         """Give one member a job; see :meth:`iris_client.Mesh.push`."""
-        self._call(self._mesh.push(cluster, body, method=method, timeout=timeout, headers=headers, codec=codec))
+        options: dict[str, Any] = {"headers": headers, "key": key, "balance": balance, "codec": codec}
+        self._call(self._mesh.push(cluster, body, method=method, timeout=timeout, **options))
 
     def broadcast(
         self,
@@ -212,12 +221,15 @@ class Mesh:
         method: str = "",
         timeout: float = 5.0,
         headers: Mapping[str, str] | None = None,
+        key: str | None = None,
+        balance: str | None = None,
         codec: Codec | None = None,
     ) -> Tunnel:
         """Open a tunnel: ``with mesh.tunnel(...) as tunnel``; see :meth:`iris_client.Mesh.tunnel`."""
 
         async def make() -> AsyncTunnel:
-            return self._mesh.tunnel(cluster, body, method=method, timeout=timeout, headers=headers, codec=codec)
+            options: dict[str, Any] = {"headers": headers, "key": key, "balance": balance, "codec": codec}
+            return self._mesh.tunnel(cluster, body, method=method, timeout=timeout, **options)
 
         return Tunnel(self._call(make()), self._portal.loop)
 

@@ -153,7 +153,7 @@ class Calls:
             member = members.last_resort(call)
         if member is None:
             self._core.drop("request-queue-full")
-            self._failed(call, Code.OVERLOADED, Executed.NO, f"the queue of {call.cluster!r} at its node is full")
+            self._failed(call, Code.OVERLOADED, Executed.NO, f"{call.cluster!r} takes no more at its node")
             return
         self._give_member(call, member)
 
@@ -192,7 +192,7 @@ class Calls:
 
     def reply(self, target: Endpoint, call: Call, frame: Frame) -> None:
         """A REPLY, DONE or ERROR of whoever the call was given to."""
-        ended = Ended.BADLY if call.late else _ended(frame)
+        ended = Ended.OTHERWISE if call.late else _ended(frame)  # that was judged when its time was over
         self._released(call, ended)
         if call.cancelled:
             return
@@ -313,6 +313,9 @@ class Calls:
             call.attempt = None
         elif isinstance(target, App):
             call.cancelled = True  # its slot stays taken until the handler has ended
+            if call.late:
+                self.members.missed(call)
+                self._ejected(call.cluster)
             return
         target.given.pop(call.target_id, None)
         self._released(call, Ended.OTHERWISE)
@@ -401,13 +404,19 @@ class Calls:
         if holder is not None:
             self._feed(holder)
             if holder.out:
-                self.members_changed(holder.cluster)
+                self._ejected(holder.cluster)
 
     def _feed(self, member: Member) -> None:
         """A slot is free: hand it what waits."""
         while (call := self.members.next_for(member)) is not None:
             if call.deadline > self._core.now:  # else its timer answers
                 self._give_member(call, member)
+
+    def _ejected(self, cluster: str) -> None:
+        """A member may have been: what waits for nobody else here goes elsewhere, or to those that come first now."""
+        for call in self.members.stranded(cluster):
+            self._failed(call, Code.OVERLOADED, Executed.NO, f"the members of {cluster!r} on its node keep failing")
+        self.members_changed(cluster)
 
     def trial(self, trial: Trial) -> None:
         """A member that was given nothing for a while may have one call."""

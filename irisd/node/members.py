@@ -207,9 +207,11 @@ class Members:
         return group.chooser.choose(policy, pool, core.rng, core.now)
 
     def wait(self, call: Call) -> bool:
-        """Let a call wait for a slot; False when the queue is full."""
+        """Let a call wait for a slot; False when the queue is full, or all that is here is one call on trial."""
         group = self._groups[call.cluster]
-        if not group.waiting.fits(call.frame, self._core.settings.request_queue):
+        pool = group.pool(PATTERN[Kind(call.frame.kind)])
+        on_trial = all(member.on_trial for member in pool.candidates) and not self._is_alone(group)
+        if on_trial or not group.waiting.fits(call.frame, self._core.settings.request_queue):
             return False
         group.waiting.push(call, self._keeper(call, group) if call.frame.key else None)
         return True
@@ -275,6 +277,13 @@ class Members:
             self._judge(member, ended)
         return member
 
+    def missed(self, call: Call) -> None:
+        """A call was not answered in time. Its slot stays taken until its handler has ended."""
+        member = self._holders.get(call)
+        if member is not None and member.taking:
+            member.missed(call, self._core.now)
+            self._judge(member, Ended.BADLY)
+
     # -- who is given nothing
 
     def _judge(self, member: Member, ended: Ended) -> None:
@@ -310,10 +319,24 @@ class Members:
     def trial(self, trial: Trial) -> None:
         """An ejection is over."""
         member = trial.member
-        if member.taking and member.out:
+        if member.under_way:  # what hangs there hangs still
+            self._core.timers.add(trial, self._core.now + FIRST_EJECTION)
+        elif member.taking and member.out:
             member.out, member.on_trial = False, True
             member.sound_since = self._core.now
             self._told(member)
+
+    def stranded(self, cluster: str) -> list[Call]:
+        """Take out what waits here for members that are all ejected, where there are others elsewhere."""
+        group = self._groups.get(cluster)
+        if group is None or not all(member.out for member in group.members) or self._is_alone(group):
+            return []
+        return list(group.waiting.hopeless(0))
+
+    def _is_alone(self, group: Group) -> bool:
+        """Whether no other node serves the cluster."""
+        cluster = next((member.cluster for member in group.members), "")
+        return len(self._core.registry.serving(cluster)) < 2
 
     def _told(self, member: Member) -> None:
         self._groups[member.cluster].changed()

@@ -114,8 +114,16 @@ class Candidate:
         if began is None:
             return
         self.ended = now
-        if ended is Ended.OTHERWISE:
-            return
+        if ended is not Ended.OTHERWISE:
+            self._judge(began, now, ended, timed)
+
+    def missed(self, call: Hashable, now: float) -> None:
+        """A call that it has was not answered in time; it has it still."""
+        began = self.under_way.get(call)
+        if began is not None:
+            self._judge(began, now, Ended.BADLY, True)
+
+    def _judge(self, began: float, now: float, ended: Ended, timed: bool) -> None:
         if ended is Ended.BADLY:
             self.failing += SMOOTHING * (1 - self.failing)
             self.streak += 1

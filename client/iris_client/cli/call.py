@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 import iris_client as iris
+from iris_client._balance import BALANCES
 from iris_client.cli.completion import cluster_names
 from iris_client.cli.options import (
     Settings,
@@ -32,6 +33,14 @@ name_argument = click.argument("name", shell_complete=cluster_names)
 body_argument = click.argument("body", required=False)
 
 
+key_option = click.option("--key", metavar="KEY", help="Calls with the same key go to the same member.")
+balance_option = click.option(
+    "--balance",
+    type=click.Choice([name for name in BALANCES if name != "hash"]),
+    help="How a member is chosen.  [default: as the cluster's members say]",
+)
+
+
 @click.command(
     short_help="Ask one member.",
     epilog=examples(
@@ -47,6 +56,11 @@ body_argument = click.argument("body", required=False)
 @header_option
 @method_option
 @click.option("--idempotent", is_flag=True, help="Running it twice does no harm: try again when a member is lost.")
+@click.option(
+    "--hedge-after", metavar="S", type=float, help="With --idempotent: ask a second member after this many seconds."
+)
+@key_option
+@balance_option
 @click.option("--repeat", metavar="N", type=click.IntRange(1, 10_000_000), help="Send it N times and sum up.")
 @click.option(
     "--concurrency", metavar="C", type=click.IntRange(1, 4096), default=1, help="With --repeat: how many at once."
@@ -60,6 +74,9 @@ async def request(
     header_pairs: _Headers,
     method: str,
     idempotent: bool,
+    hedge_after: float | None,
+    key: str | None,
+    balance: str | None,
     repeat: int | None,
     concurrency: int,
 ) -> int | None:
@@ -71,7 +88,15 @@ async def request(
 
         async def once() -> iris.Reply:
             return await mesh.request(
-                name, content, method=method, timeout=settings.timeout, headers=headers, idempotent=idempotent
+                name,
+                content,
+                method=method,
+                timeout=settings.timeout,
+                headers=headers,
+                idempotent=idempotent,
+                hedge_after=hedge_after,
+                key=key,
+                balance=balance,
             )
 
         if repeat is not None:
@@ -99,9 +124,18 @@ async def request(
 @file_option
 @header_option
 @method_option
+@key_option
+@balance_option
 @with_settings
 async def push(
-    settings: Settings, name: str, body: str | None, file: Path | None, header_pairs: _Headers, method: str
+    settings: Settings,
+    name: str,
+    body: str | None,
+    file: Path | None,
+    header_pairs: _Headers,
+    method: str,
+    key: str | None,
+    balance: str | None,
 ) -> None:
     """Hand a message to one member of cluster NAME; no answer comes back.
 
@@ -109,7 +143,9 @@ async def push(
     """
     content, headers = body_of(body, file), headers_of(header_pairs)
     async with connect(settings) as mesh:
-        await mesh.push(name, content, method=method, timeout=settings.timeout, headers=headers)
+        await mesh.push(
+            name, content, method=method, timeout=settings.timeout, headers=headers, key=key, balance=balance
+        )
     if settings.json:
         print_json({"pushed": True})
 

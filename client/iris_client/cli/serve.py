@@ -15,6 +15,7 @@ from typing import Final
 import click
 
 import iris_client as iris
+from iris_client._balance import BALANCES, MAX_PRIORITY
 from iris_client._model import DATA_BYTES
 from iris_client.cli.command import Child, answer, end_all, environment
 from iris_client.cli.completion import cluster_names
@@ -243,6 +244,20 @@ class _Piping:
     default=os.cpu_count() or 1,
     help="Commands at a time.  [default: one per core]",
 )
+@click.option(
+    "--balance",
+    type=click.Choice(list(BALANCES)),
+    default="p2c",
+    show_default=True,
+    help="How callers share calls out among the members of NAME.",
+)
+@click.option(
+    "--priority",
+    metavar="LEVEL",
+    type=click.IntRange(0, MAX_PRIORITY),
+    default=0,
+    help="Used only while no member of a better level can take a call; 0 is the best.  [default: 0]",
+)
 @click.option("-v", "--verbose", is_flag=True, help="A line on standard error about every message.")
 @with_settings
 async def serve(
@@ -253,6 +268,8 @@ async def serve(
     tunnels: bool,
     methods: tuple[str, ...],
     concurrency: int,
+    balance: str,
+    priority: int,
     verbose: bool,
 ) -> None:
     """Serve cluster NAME with a command: a request's body is its input, its output is the reply.
@@ -270,7 +287,7 @@ async def serve(
     if command and shutil.which(command[0]) is None:
         raise Failure(f"{command[0]}: no such command", code=USAGE, kind="NoCommand")
     logging.basicConfig(format="iris: %(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
-    cluster = iris.Cluster(name, concurrency=concurrency)
+    cluster = iris.Cluster(name, concurrency=concurrency, balance=balance, priority=priority)
     async with connect(settings) as mesh:
         server = Server(name, command, lambda: mesh.max_body, verbose=verbose, as_json=settings.json)
         server.handlers(cluster, methods or ("",), tunnels=tunnels)
