@@ -401,10 +401,10 @@ class Calls:
             return
         target.given.pop(call.target_id, None)
         holder = self.members.released(call, ended)
-        if holder is not None:
+        if holder is not None and holder.out:
+            self._ejected(holder.cluster)
+        elif holder is not None:
             self._feed(holder)
-            if holder.out:
-                self._ejected(holder.cluster)
 
     def _feed(self, member: Member) -> None:
         """A slot is free: hand it what waits."""
