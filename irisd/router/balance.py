@@ -25,6 +25,9 @@ MAX_KEY = 1024
 ALIKE = 2.0
 """Latencies that differ by less than this factor are taken to be the same."""
 
+ALIKE_LOAD = 0.05
+"""Loads that differ by less than this share of the slots are too: whoever is farther away has some more under way."""
+
 FAILURES_COST = 10.0
 """A candidate that always fails is taken to be this many times busier and slower."""
 
@@ -105,7 +108,7 @@ class Chooser:
 def prefer(first: C, second: C, now: float) -> C:
     """Of two candidates the one that will probably answer sooner; of equals the one that had less so far."""
     one, other = cost(first, second, now), cost(second, first, now)
-    if one != other:
+    if abs(one - other) >= ALIKE_LOAD:
         return first if one < other else second
     if first.turn > second.turn:
         first, second = second, first

@@ -46,7 +46,19 @@ class Candidate:
         turn: How much it was given, for its weight: evens out what is equal otherwise.
     """
 
-    __slots__ = ("_told", "_told_at", "ended", "failing", "latency", "sampled", "streak", "turn", "under_way", "weight")
+    __slots__ = (
+        "_told",
+        "_told_at",
+        "ended",
+        "failing",
+        "latency",
+        "sampled",
+        "samples",
+        "streak",
+        "turn",
+        "under_way",
+        "weight",
+    )
 
     def __init__(self, weight: float = 1) -> None:
         self.weight = weight
