@@ -262,6 +262,7 @@ class Node:
                     self._under_way(peer, frame)
             if published:
                 self._events.acknowledge(peer)
+            self._peers.check_reading(peer)
         except (ProtocolError, PartsError) as error:
             core.drop("protocol-error")
             core.emit(Unlink(peer.id, str(error)))

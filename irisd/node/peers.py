@@ -21,6 +21,8 @@ from irisd.node.views import Views
 
 RETRY = 5.0
 """Seconds for which nothing is routed to a node that could not be dialled."""
+FAR_OVER = 4
+"""How many times what else may wait for a peer it may leave unread of what goes ahead of all."""
 ASK, NO = 1, 3
 _OF_ITS_LINK = frozenset(
     {
@@ -167,6 +169,12 @@ class Peers:
         core.registry.forget(node)
         core.ledgers.pop(node, None)
         self._events.publisher_gone(node, died=died)
+
+    def check_reading(self, peer: Peer) -> None:
+        """A peer that has us answer and answer, and reads nothing, is unlinked: its heartbeats do not show that."""
+        unread = peer.outbox.urgent_bytes
+        if unread > FAR_OVER * self._core.settings.peer_outbox:
+            raise ProtocolError(f"not-reading: {unread} bytes of answers and news lie unread")
 
     # -- links that nobody needs
 

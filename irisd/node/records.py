@@ -187,9 +187,11 @@ class Records:
             self._core.urgent(peer, Frame(Kind.BELIEFS, body=body))
 
     def send(self, peer: Peer, node: NodeId) -> None:
-        """Send a peer all that is known of another node."""
+        """Send a peer all that is known of another node; if it has much to read already, it will ask again."""
         known = self._membership.view.present.get(node)
         if known is None or known.version < 0 or not peer.speaks:
+            return
+        if peer.outbox.urgent_bytes > self._core.settings.peer_outbox:
             return
         pieces = encode_record(self._core.registry.claims(node), node=node, about=known.record)
         self._put(peer, pieces, known.version, full=True)

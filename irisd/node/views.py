@@ -32,7 +32,7 @@ from irisd.wire import (
 IDLE_CHECKS = 4
 """How often links are looked at within the time they may be idle."""
 MAX_PASSED = 4_096
-"""Most whole records that one WANT or VIEW brings; the rest comes a round later."""
+"""Most whole records that one VIEW brings; the rest comes a round later."""
 
 
 class Views:
@@ -94,8 +94,11 @@ class Views:
             raise ProtocolError(str(error)) from None
         view = self.membership.view
         wanted: list[NodeId] = []
+        lacking: list[NodeId] = []
         held: set[NodeId] = set()
         for node, incarnation, version in theirs:
+            if node in held:
+                continue
             held.add(node)
             known = view.known(node)
             if known is None:
@@ -107,8 +110,8 @@ class Views:
             elif newer and node != view.own:
                 wanted.append(node)
             elif (incarnation, version) < (known.record.incarnation, known.version) and node != peer.id:
-                self.records.send(peer, node)
-        lacking = [each.node for each in view.held(buckets) if each.node not in held and each.node != peer.id]
+                lacking.append(node)
+        lacking += [each.node for each in view.held(buckets) if each.node not in held and each.node != peer.id]
         for node in lacking[:MAX_PASSED]:
             self.records.send(peer, node)
         self._core.urgent(peer, Frame(Kind.SYNCED))
