@@ -84,3 +84,30 @@ def test_a_peer_that_only_talks_is_unlinked(kind: str):
         most = max(most, unread(one))
     assert only([unlink for unlink in one.unlinked() if unlink.peer == PEER]).reason.startswith("not-reading")
     assert most < 10 * LIMIT
+
+
+def test_a_record_of_somebody_with_too_many_claims_leaves_nothing(monkeypatch: pytest.MonkeyPatch):
+    for module in ("irisd.registry.registry", "irisd.node.records"):
+        monkeypatch.setattr(import_module(module), "MAX_CLAIMS", 10)
+    one = place()
+    claims = [Claim(1, topic=f"t{number}") for number in range(11)]
+    one.from_peer(PEER, *hearsay(OTHER, *claims))
+    assert "more than 10 claims" in only(one.unlinked()).reason
+    assert not one.node.membership.is_present(OTHER)
+    assert one.node.core.registry.topics() == {}
+
+
+def test_a_change_that_makes_too_many_claims_changes_nothing(monkeypatch: pytest.MonkeyPatch):
+    for module in ("irisd.registry.registry", "irisd.node.records"):
+        monkeypatch.setattr(import_module(module), "MAX_CLAIMS", 10)
+    one = place()
+    ten = [Claim(1, topic=f"t{number}") for number in range(10)]
+    one.from_peer(PEER, *hearsay(OTHER, *ten))
+    again = [*ten[1:], Claim(0, topic="t0"), Claim(1, topic="t10")]  # the same number, others
+    one.from_peer(PEER, *hearsay(OTHER, *again, version=2))
+    assert one.unlinked() == []
+    before = one.node.core.registry.topics()
+    (body,) = encode_record([Claim(2, topic="t1"), Claim(1, topic="t11")], node=OTHER, base=2)
+    one.from_peer(PEER, Frame(Kind.HEARSAY, count=3, body=body))
+    assert "more than 10 claims" in only(one.unlinked()).reason
+    assert one.node.core.registry.topics() == before
