@@ -237,7 +237,7 @@ class Node:
         core = self._core
         core.now = now
         peer = core.peers.get(node_id)
-        if peer is None:
+        if peer is None or not peer.linked:
             return []
         self.membership.heard(node_id, now)
         published = False

@@ -111,3 +111,16 @@ def test_a_change_that_makes_too_many_claims_changes_nothing(monkeypatch: pytest
     one.from_peer(PEER, Frame(Kind.HEARSAY, count=3, body=body))
     assert "more than 10 claims" in only(one.unlinked()).reason
     assert one.node.core.registry.topics() == before
+
+
+def test_frames_of_a_peer_that_is_not_linked_are_not_taken():
+    one = Place(1, full_mesh_limit=1)
+    one.link_up(PEER, features=FEATURES, dialled=False)
+    one.from_peer(PEER, record(Claim(1, cluster="db", patterns=31)))
+    one.link_down(PEER, idle=True)
+    one.say(one.app(), request(1))
+    assert one.connecting() == [PEER]
+    one.from_peer(PEER, record(version=1), Frame(Kind.REQUEST, id=2, address="db", remaining_ms=100))
+    peer = one.node.core.peers[PEER]
+    assert (peer.synced, peer.opened, one.unlinked()) == (False, {}, [])
+    assert [claim.cluster for claim in one.node.core.registry.claims(PEER)] == ["db"]
