@@ -173,7 +173,8 @@ class Records:
         elif verdict is Verdict.OWN:
             held = self.about.incarnation
             said = about.incarnation if about is not None else held
-            if (said, version) > (held, core.record.version) and said <= held + MAX_JUMP:
+            newer = (said, version) > (held, core.record.version)
+            if newer and said < held + MAX_JUMP:  # else nobody would believe what outbids it
                 self._contradict(said)
         elif verdict in (Verdict.FUTURE, Verdict.FULL):
             core.drop(f"record-{verdict}")

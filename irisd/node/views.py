@@ -197,11 +197,10 @@ class Views:
         if known is not None and known.record.addresses:
             self._core.emit(Found(node, known.record.addresses))
 
-    def refuted(self) -> None:
+    def refuted(self, incarnation: int) -> None:
         """This node is taken for dead: say that it is not."""
-        own = self.records.about
-        self._core.fact("node.refuted", incarnation=own.incarnation + 1)
-        self._announce(incarnation=own.incarnation + 1)
+        self._core.fact("node.refuted", incarnation=incarnation + 1)
+        self._announce(incarnation=incarnation + 1)
 
     def contradict(self, incarnation: int) -> None:
         """Somebody passes on a record of this node that it never made: outbid it, now and then."""

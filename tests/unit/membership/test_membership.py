@@ -368,7 +368,7 @@ def test_early_calls_do_nothing():
 
 
 @pytest.mark.parametrize("saying", [Saying.DEAD, Saying.LEFT])
-@pytest.mark.parametrize(("incarnation", "refuted"), [(0, 0), (1, 1), (2, 1), (2**64 - 1, 1)])
+@pytest.mark.parametrize(("incarnation", "refuted"), [(0, 0), (1, 1), (2, 1), (1 << 20, 1), (2**64 - 1, 0)])
 def test_it_refutes_what_is_not_true_of_itself(saying: Saying, incarnation: int, refuted: int):
     one = watcher()
     one.believed(2, said(one.m.own, saying, incarnation=incarnation))

@@ -113,6 +113,15 @@ def test_a_change_that_makes_too_many_claims_changes_nothing(monkeypatch: pytest
     assert one.node.core.registry.topics() == before
 
 
+def test_accusations_do_not_drive_the_incarnation():
+    one = place()
+    accusations = [Belief(one.id, number, Saying.DEAD) for number in range(1, 513)]
+    (body,) = encode_beliefs(accusations)
+    one.from_peer(PEER, Frame(Kind.BELIEFS, body=body))
+    about = decode_record(only(one.hear(PEER)).body).about
+    assert about is not None and about.incarnation == 2
+
+
 def test_frames_of_a_peer_that_is_not_linked_are_not_taken():
     one = Place(1, full_mesh_limit=1)
     one.link_up(PEER, features=FEATURES, dialled=False)
