@@ -154,12 +154,11 @@ class Membership:
         if known is not None and known.state >= State.DEAD and speaks:
             saying = Saying.DEAD if known.state is State.DEAD else Saying.LEFT
             self._port.tell([node], [Belief(node, known.record.incarnation, saying)])  # it will refute this
-            return
-        if known is None or known.state >= State.DEAD:
+        elif known is None or known.state >= State.DEAD:
             self.beliefs.enter(Known(record, UNRECORDED, State.ALIVE, now, self.own), None, "linked", now)
         else:
             self.beliefs.hear(node, now, "linked")
-        self._arm(now)  # it is present now
+        self._arm(now)  # there is somebody to watch, if only until it has refuted
 
     def link_down(self, node: NodeId, reason: str, now: float, *, left: bool = False, idle: bool = False) -> None:
         """A link has ended.

@@ -496,6 +496,18 @@ def test_a_dead_node_that_links_is_told_and_comes_back_with_its_next_incarnation
     assert one.state(2) is State.ALIVE
 
 
+@pytest.mark.parametrize("dialled", [True, False])
+def test_a_dead_node_that_links_to_a_lone_one_and_falls_silent_is_watched(dialled: bool):
+    one = Watcher()
+    one.link(2)
+    one.down(2)
+    one.wait(5.0)
+    assert (one.state(2), one.m.next_deadline()) == (State.DEAD, None)
+    one.m.link_up(A, record_of(2), dialled, speaks=True, now=one.now)
+    one.wait(8.0)
+    assert one.port.unlinked[-1][::2] == (A, Cause.SILENT)
+
+
 def test_a_dead_node_of_the_first_release_cannot_refute_and_is_simply_back():
     one = dead()
     one.link(2, speaks=False)
