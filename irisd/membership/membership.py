@@ -288,6 +288,7 @@ class Membership:
             return
         if known.state is State.DEAD:  # and now it is known to have left
             known.state = State.LEFT
+            self._port.changed(known, State.DEAD, f"said by {self.beliefs.name(sender)}")
             return
         pulse = self.heart.pulses.get(node)
         awake = self._awake(now)

@@ -443,6 +443,7 @@ def test_left_is_stronger_than_dead_and_neither_than_the_next_incarnation():
     one.believed(3, said(A, Saying.DEAD))
     one.believed(3, said(A, Saying.LEFT))
     assert one.state(2) is State.LEFT
+    assert one.port.changes[-1] == (A, State.DEAD, State.LEFT, "said by n3")
     one.believed(3, said(A, Saying.DEAD))
     assert one.state(2) is State.LEFT
     one.learn(2, 3, incarnation=2)
