@@ -89,7 +89,7 @@ class Peers:
         if peer is not None and peer.linked:
             if idle:
                 peer.outbox.forget_urgent(_OF_ITS_LINK)
-            again = idle and bool(peer.outbox)
+            again = idle and bool(peer.outbox) and self._views.membership.is_present(node)
             if again:  # something came while the other side said yes
                 self._reset(peer)
             else:

@@ -355,6 +355,19 @@ def test_when_the_mesh_outgrows_the_full_mesh_links_become_idle_too():
     assert "IDLE" in kinds(place.hear(bytes([second]) * 16))
 
 
+def test_what_waits_for_a_node_that_has_left_meanwhile_waits_no_longer():
+    one, other = closing()
+    caller = one.app()
+    one.say(caller, request(1, ms=60_000))
+    (body,) = encode_beliefs([Belief(other.id, 1, Saying.LEFT)])
+    one.from_peer(PEER, Frame(Kind.BELIEFS, body=body))
+    said_yes(one, other)
+    assert one.connecting() == []
+    assert other.id not in one.node.core.peers
+    error = only(one.hear(caller))
+    assert (error.kind, error.executed) == (Kind.ERROR, 1)
+
+
 # -- passed on
 
 
