@@ -236,3 +236,4 @@ class Peers:
         peer.change = None
         peer.incoming.clear()
         peer.acknowledged = 0
+        self._views.records.settle()

@@ -355,6 +355,18 @@ def test_when_the_mesh_outgrows_the_full_mesh_links_become_idle_too():
     assert "IDLE" in kinds(place.hear(bytes([second]) * 16))
 
 
+def test_a_join_does_not_wait_for_a_link_that_was_closed():
+    one, other = closing()
+    caller = one.app()
+    one.say(caller, request(1, ms=60_000), join(3, "web"))
+    one.from_peer(PEER, Frame(Kind.RECORD_ACK, count=9))
+    assert one.hear(caller) == []
+    said_yes(one, other)
+    assert one.connecting() == [other.id]
+    answer = only(one.hear(caller))
+    assert (answer.kind, answer.count) == (Kind.DONE, 1)
+
+
 def test_what_waits_for_a_node_that_has_left_meanwhile_waits_no_longer():
     one, other = closing()
     caller = one.app()
