@@ -225,6 +225,21 @@ def test_the_last_word_of_those_who_vouched_runs_out():
     assert one.state(2) is State.DEAD
 
 
+def test_those_asked_before_somebody_vouched_do_not_count():
+    """A cut one way lasts, and in the end everybody was asked once: that makes no death later, and no table larger."""
+    one = watcher(peers=40)
+    one.lively.discard(2)
+
+    def vouch() -> None:
+        for to in asked(one, A):
+            one.believed(int.from_bytes(to[:2]), said(A, Saying.HEARD, age=0.5))
+        one.port.told.clear()
+
+    one.wait(60.0, vouch)
+    assert one.state(2) is State.ALIVE
+    assert len(one.m.beliefs.suspicions[A].asked) <= HELPERS
+
+
 def test_old_evidence_saves_nobody():
     one = watcher()
     one.lively.discard(2)
