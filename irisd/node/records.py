@@ -139,7 +139,7 @@ class Records:
             peer.incoming[frame.kind] = incoming
             return
         peer.incoming.pop(frame.kind, None)
-        if own and not peer.speaks:  # the first release counts on the order alone
+        if own and not incoming.full and not peer.speaks:  # the first release counts on the order alone
             known = self._membership.view.known(peer.id)
             incoming.base = known.version if known is not None else 0
         self._take_in(peer, incoming, frame.count, own)

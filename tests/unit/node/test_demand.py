@@ -401,6 +401,19 @@ def test_above_the_limit_news_are_passed_on_to_some_and_not_back():
     }
 
 
+def test_the_record_of_a_first_release_peer_is_passed_on_too():
+    place = crowded(1)
+    near = next(node for node in CROWD if place.node.membership.spreads_to(node))
+    place.link_up(near, features=FEATURES, dialled=False)
+    place.hear(near)
+    first = b"\x55" * 16
+    place.link_up(first, features=0, dialled=False)
+    (body,) = encode_record([DB])
+    place.from_peer(first, Frame(Kind.RECORD, count=1, body=body, full=True))
+    passed = only(place.hear(near))
+    assert (passed.kind, passed.full, passed.count) == (Kind.HEARSAY, True, 1)
+
+
 def test_below_it_nothing_is_passed_on():
     place = Place(1)
     for node in (*CROWD[:5], PEER):
