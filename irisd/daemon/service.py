@@ -25,6 +25,8 @@ from irisd.wire import WireError, decode_frame, encode_parts
 
 OTHER_WAY: Final = 2.0
 """Seconds for the link to come up that another connection with the same node is about to become."""
+MAX_DIALS: Final = 4_096
+"""Addresses of which it is remembered how the last dial ended; then from the beginning."""
 
 _CLOSED_AS: Final = {Cause.SILENT: Outcome.SILENT, Cause.IDLE: Outcome.IDLE}
 
@@ -294,6 +296,8 @@ class Service:
         """How a dial or an accepted connection ended. A dial that keeps failing the same way is told once."""
         if fact.dialled:
             again = self._dials.get(fact.address) == fact.outcome
+            if len(self._dials) >= MAX_DIALS:
+                self._dials.clear()
             self._dials[fact.address] = fact.outcome
             if again and fact.outcome not in QUIET_OUTCOMES:
                 return

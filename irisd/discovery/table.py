@@ -216,7 +216,10 @@ class Table:
         if node_id == self._own_id:
             self.counts["own"] += 1
             return False
-        return self._heard(node_key(node_id), node_id, addresses, source, now)
+        news = self._heard(node_key(node_id), node_id, addresses, source, now)
+        if source is Source.PEER and self._is_linked(node_id):
+            self._take_place(node_id, addresses)
+        return news
 
     def heard_address(self, address: Address, source: Source, now: float) -> bool:
         """Some node of the service is said to be at this address; return whether that was news."""
@@ -343,6 +346,14 @@ class Table:
             if other is not candidate and superseded and other.source is not Source.SEED and not other.dialling:
                 self.drop(other.key)  # a node that was there before: ids are never used again
 
+    def _take_place(self, node_id: bytes, addresses: tuple[Address, ...]) -> None:
+        """A node that is linked is at these addresses: who was nowhere else and is not linked was there before it."""
+        for other in list(self._candidates.values()):
+            if other.source is Source.SEED or other.dialling or other.peer_id == node_id or self._parked(other):
+                continue
+            if set(other.addresses) <= set(addresses):
+                self.drop(other.key)
+
     # --------------------------------------------------------------- links
 
     def link_up(self, node_id: bytes, now: float) -> None:
@@ -393,16 +404,23 @@ class Table:
         (self._trusted if candidate.trusted else self._announced).push(candidate)
 
     def _make_room(self, source: Source) -> bool:
-        """Forget the longest unheard of those that are only announced, if there is one."""
+        """Forget the longest unheard of those that are only announced; what is told may take the place of any."""
+        longest: str | None = None
         for key, candidate in self._candidates.items():
-            if not candidate.trusted and not candidate.dialling and not self._parked(candidate):
-                self.drop(key)
-                self.counts["evicted"] += 1
-                return True
+            if not candidate.dialling and not self._parked(candidate):
+                if not candidate.trusted:
+                    longest = key
+                    break
+                if longest is None and candidate.source is not Source.SEED:
+                    longest = key
             if source is Source.MULTICAST:
                 self._candidates.move_to_end(key)  # look elsewhere next time: this must not cost a scan each
                 return False
-        return False
+        if longest is None:
+            return False
+        self.drop(longest)
+        self.counts["evicted"] += 1
+        return True
 
     def _index(self, candidate: Candidate) -> None:
         if candidate.peer_id != NOBODY:

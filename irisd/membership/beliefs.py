@@ -37,8 +37,8 @@ class Port(Protocol):
     def find(self, node: NodeId) -> None:
         """This node should be linked with that one."""
 
-    def refuted(self) -> None:
-        """Somebody believes what is not true of this node: raise its incarnation, tell everybody."""
+    def refuted(self, incarnation: int) -> None:
+        """Somebody believes of this incarnation of this node what is not true: outbid it, tell everybody."""
 
     def pass_on(self, node: NodeId, to: NodeId) -> None:
         """Send a node's whole record to somebody who holds an older one."""

@@ -28,7 +28,7 @@ from irisd.membership.pulse import Pulse
 from irisd.membership.rings import watchers
 from irisd.membership.rounds import Beat
 from irisd.membership.suspicion import FAR_HELPERS, HELPERS, RELAPSE, Suspicion
-from irisd.membership.view import UNRECORDED, Known, Verdict
+from irisd.membership.view import MAX_JUMP, UNRECORDED, Known, Verdict
 from irisd.model import NodeId, NodeRecord, State
 from irisd.wire.views import Belief, Saying
 
@@ -93,6 +93,7 @@ class Membership:
         self._counts = counts
         self._next_round = now + rng.random() * settings.interval
         self._next_check = math.inf
+        self._refuted = -math.inf
 
     # -- what is believed
 
@@ -153,12 +154,11 @@ class Membership:
         if known is not None and known.state >= State.DEAD and speaks:
             saying = Saying.DEAD if known.state is State.DEAD else Saying.LEFT
             self._port.tell([node], [Belief(node, known.record.incarnation, saying)])  # it will refute this
-            return
-        if known is None or known.state >= State.DEAD:
+        elif known is None or known.state >= State.DEAD:
             self.beliefs.enter(Known(record, UNRECORDED, State.ALIVE, now, self.own), None, "linked", now)
         else:
             self.beliefs.hear(node, now, "linked")
-        self._arm(now)  # it is present now
+        self._arm(now)  # there is somebody to watch, if only until it has refuted
 
     def link_down(self, node: NodeId, reason: str, now: float, *, left: bool = False, idle: bool = False) -> None:
         """A link has ended.
@@ -256,9 +256,8 @@ class Membership:
         for belief in beliefs:
             node, saying = belief.node, belief.saying
             if node == self.own:
-                if saying in (Saying.DEAD, Saying.LEFT) and belief.incarnation >= self.beliefs.incarnation(node):
-                    self.health.worse()
-                    self._port.refuted()
+                if saying in (Saying.DEAD, Saying.LEFT):
+                    self._accused(belief.incarnation, now)
                 continue
             known = self.view.known(node)
             if known is None or belief.incarnation > known.record.incarnation:
@@ -271,12 +270,25 @@ class Membership:
             elif known.state < State.DEAD:
                 self._told_heard(sender, node, belief, now)
 
+    def _accused(self, incarnation: int, now: float) -> None:
+        """This node is taken for dead: outbid that, at most once an interval; who still believes it says so again."""
+        ahead = incarnation - self.beliefs.incarnation(self.own)
+        if ahead < 0 or now - self._refuted < self._settings.interval:
+            return
+        if ahead >= MAX_JUMP:  # nobody would believe what outbids it
+            self._counts["dropped.belief-unseen"] += 1
+            return
+        self._refuted = now
+        self.health.worse()
+        self._port.refuted(incarnation)
+
     def _told_gone(self, sender: NodeId, known: Known, state: State, now: float) -> None:
         node = known.record.node_id
         if known.state >= state:
             return
         if known.state is State.DEAD:  # and now it is known to have left
             known.state = State.LEFT
+            self._port.changed(known, State.DEAD, f"said by {self.beliefs.name(sender)}")
             return
         pulse = self.heart.pulses.get(node)
         awake = self._awake(now)

@@ -62,5 +62,6 @@ class Suspicion:
             return False
         self.since = since
         self.voucher = by
+        self.asked.clear()  # of this silence nobody was asked yet
         self.confirmed.clear()
         return True

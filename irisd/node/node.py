@@ -256,7 +256,7 @@ class Node:
         core = self._core
         core.now = now
         peer = core.peers.get(node_id)
-        if peer is None:
+        if peer is None or not peer.linked:
             return []
         self.membership.heard(node_id, now)
         published = False
@@ -281,6 +281,7 @@ class Node:
                     self._under_way(peer, frame)
             if published:
                 self._events.acknowledge(peer)
+            self._peers.check_reading(peer)
         except (ProtocolError, PartsError) as error:
             core.drop("protocol-error")
             core.emit(Unlink(peer.id, str(error)))

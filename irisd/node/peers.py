@@ -21,6 +21,8 @@ from irisd.node.views import Views
 
 RETRY = 5.0
 """Seconds for which nothing is routed to a node that could not be dialled."""
+FAR_OVER = 4
+"""How many times what else may wait for a peer it may leave unread of what goes ahead of all."""
 ASK, NO = 1, 3
 _OF_ITS_LINK = frozenset(
     {
@@ -87,7 +89,7 @@ class Peers:
         if peer is not None and peer.linked:
             if idle:
                 peer.outbox.forget_urgent(_OF_ITS_LINK)
-            again = idle and bool(peer.outbox)
+            again = idle and bool(peer.outbox) and self._views.membership.is_present(node)
             if again:  # something came while the other side said yes
                 self._reset(peer)
             else:
@@ -168,6 +170,12 @@ class Peers:
         core.ledgers.pop(node, None)
         self._events.publisher_gone(node, died=died)
 
+    def check_reading(self, peer: Peer) -> None:
+        """A peer that has us answer and answer, and reads nothing, is unlinked: its heartbeats do not show that."""
+        unread = peer.outbox.urgent_bytes
+        if unread > FAR_OVER * self._core.settings.peer_outbox:
+            raise ProtocolError(f"not-reading: {unread} bytes of answers and news lie unread")
+
     # -- links that nobody needs
 
     @staticmethod
@@ -228,3 +236,4 @@ class Peers:
         peer.change = None
         peer.incoming.clear()
         peer.acknowledged = 0
+        self._views.records.settle()

@@ -139,7 +139,7 @@ class Records:
             peer.incoming[frame.kind] = incoming
             return
         peer.incoming.pop(frame.kind, None)
-        if own and not peer.speaks:  # the first release counts on the order alone
+        if own and not incoming.full and not peer.speaks:  # the first release counts on the order alone
             known = self._membership.view.known(peer.id)
             incoming.base = known.version if known is not None else 0
         self._take_in(peer, incoming, frame.count, own)
@@ -173,7 +173,8 @@ class Records:
         elif verdict is Verdict.OWN:
             held = self.about.incarnation
             said = about.incarnation if about is not None else held
-            if (said, version) > (held, core.record.version) and said <= held + MAX_JUMP:
+            newer = (said, version) > (held, core.record.version)
+            if newer and said < held + MAX_JUMP:  # else nobody would believe what outbids it
                 self._contradict(said)
         elif verdict in (Verdict.FUTURE, Verdict.FULL):
             core.drop(f"record-{verdict}")
@@ -187,9 +188,11 @@ class Records:
             self._core.urgent(peer, Frame(Kind.BELIEFS, body=body))
 
     def send(self, peer: Peer, node: NodeId) -> None:
-        """Send a peer all that is known of another node."""
+        """Send a peer all that is known of another node; if it has much to read already, it will ask again."""
         known = self._membership.view.present.get(node)
         if known is None or known.version < 0 or not peer.speaks:
+            return
+        if peer.outbox.urgent_bytes > self._core.settings.peer_outbox:
             return
         pieces = encode_record(self._core.registry.claims(node), node=node, about=known.record)
         self._put(peer, pieces, known.version, full=True)

@@ -32,7 +32,7 @@ from irisd.wire import (
 IDLE_CHECKS = 4
 """How often links are looked at within the time they may be idle."""
 MAX_PASSED = 4_096
-"""Most whole records that one WANT or VIEW brings; the rest comes a round later."""
+"""Most whole records that one VIEW brings; the rest comes a round later."""
 
 
 class Views:
@@ -94,8 +94,11 @@ class Views:
             raise ProtocolError(str(error)) from None
         view = self.membership.view
         wanted: list[NodeId] = []
+        lacking: list[NodeId] = []
         held: set[NodeId] = set()
         for node, incarnation, version in theirs:
+            if node in held:
+                continue
             held.add(node)
             known = view.known(node)
             if known is None:
@@ -107,8 +110,8 @@ class Views:
             elif newer and node != view.own:
                 wanted.append(node)
             elif (incarnation, version) < (known.record.incarnation, known.version) and node != peer.id:
-                self.records.send(peer, node)
-        lacking = [each.node for each in view.held(buckets) if each.node not in held and each.node != peer.id]
+                lacking.append(node)
+        lacking += [each.node for each in view.held(buckets) if each.node not in held and each.node != peer.id]
         for node in lacking[:MAX_PASSED]:
             self.records.send(peer, node)
         self._core.urgent(peer, Frame(Kind.SYNCED))
@@ -194,11 +197,10 @@ class Views:
         if known is not None and known.record.addresses:
             self._core.emit(Found(node, known.record.addresses))
 
-    def refuted(self) -> None:
+    def refuted(self, incarnation: int) -> None:
         """This node is taken for dead: say that it is not."""
-        own = self.records.about
-        self._core.fact("node.refuted", incarnation=own.incarnation + 1)
-        self._announce(incarnation=own.incarnation + 1)
+        self._core.fact("node.refuted", incarnation=incarnation + 1)
+        self._announce(incarnation=incarnation + 1)
 
     def contradict(self, incarnation: int) -> None:
         """Somebody passes on a record of this node that it never made: outbid it, now and then."""

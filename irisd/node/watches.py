@@ -138,9 +138,12 @@ class Watches:
         if whole and seen is not None:
             clusters |= dict.fromkeys(seen.members)
         for cluster in clusters:
+            members = self._members(node, cluster)
             if seen is None:
+                if not members:  # a node that is gone still claims for a while, and nobody ends it again
+                    continue
                 seen = self._nodes[node] = self._meet(node)
-            self._count(node, seen, cluster, self._members(node, cluster), "")
+            self._count(node, seen, cluster, members, "")
             while len(seen.recent) > MAX_RECENT:
                 del seen.recent[next(iter(seen.recent))]
 

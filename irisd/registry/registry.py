@@ -7,7 +7,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import NamedTuple
 
 from irisd.model import Claim, NodeId
@@ -74,8 +74,8 @@ class Registry:
         self._topics: TopicIndex[tuple[NodeId, Claim]] = TopicIndex()
         self._matches: dict[str, Match] = {}
 
-    def learn(self, node: NodeId, claims: Iterable[Claim], *, full: bool = False) -> str | None:
-        """Take in claims of a node's record.
+    def learn(self, node: NodeId, claims: Collection[Claim], *, full: bool = False) -> str | None:
+        """Take in claims of a node's record, all of them or, if they are too many, none.
 
         Args:
             node: Whose.
@@ -85,7 +85,12 @@ class Registry:
         Returns:
             None, or the rule that was broken.
         """
-        held = self._claims.setdefault(node, {})
+        held = self._claims.get(node, {})
+        if len(claims) + len(held) > MAX_CLAIMS:  # then it is worth counting
+            made = {claim.key for claim in claims if claim.members}
+            if len(made if full else made | held.keys()) > MAX_CLAIMS:
+                return f"record: more than {MAX_CLAIMS} claims"
+        self._claims[node] = held
         if full:
             self._withdraw_all(node)
             held.clear()
@@ -94,8 +99,6 @@ class Registry:
             if before is not None:
                 self._withdraw(node, before)
             if claim.members:
-                if len(held) >= MAX_CLAIMS:
-                    return f"record: more than {MAX_CLAIMS} claims"
                 held[claim.key] = claim
                 self._enter(node, claim)
         if not held:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from irisd.config import Address
+from irisd.daemon import service as service_module
 from irisd.daemon.service import Service
 from irisd.effects import Cause, Connect, Control, Found, Unlink
-from irisd.link.outcome import LinkEnd, Outcome
+from irisd.link.outcome import LinkEnd, LinkFact, Outcome
 from irisd.link.race import Finish
 from irisd.model import PeerInfo
 
@@ -213,6 +214,14 @@ async def test_a_daemon_that_stops_dials_no_more() -> None:
     await asyncio.sleep(0)
     assert len(house.dials) == 1
     assert house.node.calls == []
+
+
+async def test_how_dials_ended_is_remembered_of_so_many_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "MAX_DIALS", 10)
+    house = House()
+    for port in range(1, 100):
+        house.service.outcome(LinkFact(Outcome.UNREACHABLE, f"192.0.2.7:{port}", dialled=True))
+    assert len(house.service._dials) <= 10
 
 
 def test_a_deadline_that_has_passed_is_a_deadline_on_every_loop() -> None:

@@ -240,6 +240,31 @@ def test_a_node_started_again_takes_the_place_of_the_old_one():
     assert node_key(again) in world.table
 
 
+def test_a_node_that_is_started_again_and_again_and_dials_us_leaves_one_candidate():
+    """We never dial it ourselves, so no dial of ours shows who is there now; its record does."""
+    world = World()
+    world.seed(ELSEWHERE)
+    for number in range(100):
+        node = random_id(number)
+        world.links.add(node)
+        world.table.link_up(node, world.now)
+        world.peer_tells(node)
+        world.now += 5.0
+        world.down(node)
+    assert [c.key for c in world.table.candidates()] == [str(ELSEWHERE), node_key(random_id(99))]
+
+
+def test_words_of_others_take_nobodys_place():
+    """A node at more addresses, one of which somebody else has too; and what anybody may have announced."""
+    world = World()
+    world.peer_tells(LOW, AT, ELSEWHERE)
+    world.links.add(HIGH)
+    world.peer_tells(HIGH, AT)
+    world.multicast(HIGH, AT, ELSEWHERE)
+    world.peer_tells(b"\xf1" * 16, AT, ELSEWHERE)  # not linked
+    assert {c.peer_id for c in world.table.candidates()} == {LOW, HIGH, b"\xf1" * 16}
+
+
 def test_strangers_have_a_budget_of_their_own():
     limits = Limits(announced_dials=4, announced_rate=10.0, announced_burst=20.0)
     world = World(limits)
@@ -270,6 +295,21 @@ def test_the_table_is_bounded_and_keeps_what_is_proven():
     assert str(ELSEWHERE) in world.table
     assert world.seed(Address("192.0.2.3", 1)), "a seed finds room"
     assert len(world.table) <= 64
+
+
+def test_whom_a_peer_tells_of_finds_room_among_those_that_are_long_gone():
+    world = World(Limits(candidates=64))
+    world.seed(ELSEWHERE)
+    world.links.add(HIGH)
+    world.peer_tells(HIGH)
+    for number in range(100):
+        assert world.peer_tells(random_id(number), Address("192.0.2.9", 1000 + number))
+        world.now += 1.0
+    assert len(world.table) == 64
+    assert world.table.of_node(HIGH) is not None, "it is linked"
+    assert str(ELSEWHERE) in world.table, "an operator named it"
+    assert world.table.of_node(random_id(0)) is None
+    assert not world.multicast(LOW), "what is only announced takes nobody's place"
 
 
 def test_strangers_that_are_heard_no_more_are_forgotten():

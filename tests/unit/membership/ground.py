@@ -50,7 +50,7 @@ class FakePort:
     def find(self, node: NodeId) -> None:
         self.found.append(node)
 
-    def refuted(self) -> None:
+    def refuted(self, incarnation: int) -> None:
         self.refutals += 1
 
     def pass_on(self, node: NodeId, to: NodeId) -> None:

@@ -225,6 +225,21 @@ def test_the_last_word_of_those_who_vouched_runs_out():
     assert one.state(2) is State.DEAD
 
 
+def test_those_asked_before_somebody_vouched_do_not_count():
+    """A cut one way lasts, and in the end everybody was asked once: that makes no death later, and no table larger."""
+    one = watcher(peers=40)
+    one.lively.discard(2)
+
+    def vouch() -> None:
+        for to in asked(one, A):
+            one.believed(int.from_bytes(to[:2]), said(A, Saying.HEARD, age=0.5))
+        one.port.told.clear()
+
+    one.wait(60.0, vouch)
+    assert one.state(2) is State.ALIVE
+    assert len(one.m.beliefs.suspicions[A].asked) <= HELPERS
+
+
 def test_old_evidence_saves_nobody():
     one = watcher()
     one.lively.discard(2)
@@ -368,7 +383,7 @@ def test_early_calls_do_nothing():
 
 
 @pytest.mark.parametrize("saying", [Saying.DEAD, Saying.LEFT])
-@pytest.mark.parametrize(("incarnation", "refuted"), [(0, 0), (1, 1), (2, 1), (2**64 - 1, 1)])
+@pytest.mark.parametrize(("incarnation", "refuted"), [(0, 0), (1, 1), (2, 1), (1 << 20, 1), (2**64 - 1, 0)])
 def test_it_refutes_what_is_not_true_of_itself(saying: Saying, incarnation: int, refuted: int):
     one = watcher()
     one.believed(2, said(one.m.own, saying, incarnation=incarnation))
@@ -443,6 +458,7 @@ def test_left_is_stronger_than_dead_and_neither_than_the_next_incarnation():
     one.believed(3, said(A, Saying.DEAD))
     one.believed(3, said(A, Saying.LEFT))
     assert one.state(2) is State.LEFT
+    assert one.port.changes[-1] == (A, State.DEAD, State.LEFT, "said by n3")
     one.believed(3, said(A, Saying.DEAD))
     assert one.state(2) is State.LEFT
     one.learn(2, 3, incarnation=2)
@@ -494,6 +510,18 @@ def test_a_dead_node_that_links_is_told_and_comes_back_with_its_next_incarnation
     one.breathe()
     one.wait(30.0)
     assert one.state(2) is State.ALIVE
+
+
+@pytest.mark.parametrize("dialled", [True, False])
+def test_a_dead_node_that_links_to_a_lone_one_and_falls_silent_is_watched(dialled: bool):
+    one = Watcher()
+    one.link(2)
+    one.down(2)
+    one.wait(5.0)
+    assert (one.state(2), one.m.next_deadline()) == (State.DEAD, None)
+    one.m.link_up(A, record_of(2), dialled, speaks=True, now=one.now)
+    one.wait(8.0)
+    assert one.port.unlinked[-1][::2] == (A, Cause.SILENT)
 
 
 def test_a_dead_node_of_the_first_release_cannot_refute_and_is_simply_back():

@@ -355,6 +355,31 @@ def test_when_the_mesh_outgrows_the_full_mesh_links_become_idle_too():
     assert "IDLE" in kinds(place.hear(bytes([second]) * 16))
 
 
+def test_a_join_does_not_wait_for_a_link_that_was_closed():
+    one, other = closing()
+    caller = one.app()
+    one.say(caller, request(1, ms=60_000), join(3, "web"))
+    one.from_peer(PEER, Frame(Kind.RECORD_ACK, count=9))
+    assert one.hear(caller) == []
+    said_yes(one, other)
+    assert one.connecting() == [other.id]
+    answer = only(one.hear(caller))
+    assert (answer.kind, answer.count) == (Kind.DONE, 1)
+
+
+def test_what_waits_for_a_node_that_has_left_meanwhile_waits_no_longer():
+    one, other = closing()
+    caller = one.app()
+    one.say(caller, request(1, ms=60_000))
+    (body,) = encode_beliefs([Belief(other.id, 1, Saying.LEFT)])
+    one.from_peer(PEER, Frame(Kind.BELIEFS, body=body))
+    said_yes(one, other)
+    assert one.connecting() == []
+    assert other.id not in one.node.core.peers
+    error = only(one.hear(caller))
+    assert (error.kind, error.executed) == (Kind.ERROR, 1)
+
+
 # -- passed on
 
 
@@ -374,6 +399,19 @@ def test_above_the_limit_news_are_passed_on_to_some_and_not_back():
     assert {node: kinds(place.hear(node)) for node in (*linked, *others)} == {
         node: ["HEARSAY"] if node in linked[1:] else [] for node in (*linked, *others)
     }
+
+
+def test_the_record_of_a_first_release_peer_is_passed_on_too():
+    place = crowded(1)
+    near = next(node for node in CROWD if place.node.membership.spreads_to(node))
+    place.link_up(near, features=FEATURES, dialled=False)
+    place.hear(near)
+    first = b"\x55" * 16
+    place.link_up(first, features=0, dialled=False)
+    (body,) = encode_record([DB])
+    place.from_peer(first, Frame(Kind.RECORD, count=1, body=body, full=True))
+    passed = only(place.hear(near))
+    assert (passed.kind, passed.full, passed.count) == (Kind.HEARSAY, True, 1)
 
 
 def test_below_it_nothing_is_passed_on():

@@ -7,7 +7,7 @@ import pytest
 from irisd.model import Change, Claim, Code, Frame, KiB, Kind
 from irisd.node.watches import MAX_RECENT, QUEUE_BYTES
 from irisd.wire import encode_claims
-from tests.unit.node.house import NO, Place, cut, failure, join, kinds, link, only, pair, pump, subscribe
+from tests.unit.node.house import NO, Place, cut, failure, join, kinds, link, meet, only, pair, pump, subscribe
 
 
 def watch(id: int = 1, cluster: str = "") -> Frame:
@@ -350,3 +350,15 @@ def test_a_picture_that_does_not_fit_is_refused():
     place.say(app, watch(3))
     assert Code.OVERLOADED in [frame.code for frame in place.hear(app)]
     assert not place.node._watches._nodes
+
+
+def test_a_node_that_dies_with_its_link_is_not_remembered():
+    one, other = Place(1), Place(2)
+    meet(one, other)
+    other.serving("db")
+    app = watcher(one)
+    one.wait(5.0)
+    assert ("n2", "dead", 0) in told(one.hear(app))
+    one.link_down(other.id)
+    one.wait(120.0)
+    assert list(one.node._watches._nodes) == [one.id]
