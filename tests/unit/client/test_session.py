@@ -246,6 +246,33 @@ def test_the_stream_breaks(daemon: Daemon):
     assert daemon.session.take(MiB, daemon.now) is None
 
 
+def test_an_idempotent_request_goes_out_again_on_the_next_stream(daemon: Daemon):
+    call = request(daemon, body=b"ask")
+    call.header.idempotent = True
+    ((first, _),) = daemon.take()
+    daemon.session.lane_down("the daemon was killed")
+    assert not call.over
+    daemon.session.lane_up()
+    daemon.take()
+    daemon.say(kind=Kind.WELCOME)
+    ((again, body),) = daemon.take()
+    assert (again.kind, body, again.id > first.id) == (Kind.REQUEST, b"ask", True)
+    daemon.say(b"told", kind=Kind.REPLY, id=again.id)
+    assert promise_of(call).result[1] == b"told"
+
+
+def test_an_idempotent_request_that_finds_no_stream_in_time_may_have_run(daemon: Daemon):
+    call = request(daemon, timeout=5.0)
+    call.header.idempotent = True
+    daemon.take()
+    daemon.session.lane_down("the daemon was killed")
+    daemon.now += 6.0
+    daemon.session.on_deadline(daemon.now)
+    error = promise_of(call).error
+    assert isinstance(error, DeadlineExceeded)
+    assert error.executed is Executed.MAYBE
+
+
 def test_calls_made_while_detached_wait_for_the_next_stream(daemon: Daemon):
     daemon.session.lane_down("gone")
     early, late = request(daemon, timeout=1.0), request(daemon, b"body", timeout=5.0)

@@ -18,7 +18,6 @@ from tests.unit.node.house import (
     cut,
     error,
     failure,
-    join,
     kinds,
     link,
     only,
@@ -514,4 +513,3 @@ def test_join_says_its_slots_and_seats():
     assert (claim.members, claim.slots, list(claim.taken_seats)) == (2, 8, [0, 2])
     serve(place, concurrency=1)
     assert list(place.node.core.registry.serving("db")[place.id].taken_seats) == [0, 1, 2]
-    assert join(1).kind == Kind.JOIN

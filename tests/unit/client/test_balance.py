@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+
+import iris_client as iris
+from iris_client import _balance
+from iris_client._frames import Kind, make
+
+
+def header(**options: object):
+    made = make(kind=Kind.REQUEST)
+    _balance.balanced(made, options.get("balance"), options.get("key"))  # type: ignore[arg-type]
+    return made
+
+
+def test_names_are_those_of_the_proto():
+    from iris_proto.v1 import frame_pb2 as pb
+
+    assert {f"BALANCE_{name.upper()}": number for name, number in _balance.BALANCES.items()} == {
+        name: number for name, number in pb.Balance.items() if number
+    }
+
+
+def test_a_key_means_hash():
+    assert header(key="customer-7").key == "customer-7"
+    assert header(key="customer-7", balance="hash").balance == 4
+    assert header(balance="local").balance == 5
+    assert header().balance == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"balance": "nearest"}, "p2c, round_robin"),
+        ({"balance": 3}, "p2c, round_robin"),
+        ({"balance": "hash"}, "needs a key"),
+        ({"balance": "random", "key": "k"}, "a key means hash"),
+        ({"key": ""}, "not empty"),
+        ({"key": 7}, "not empty"),
+        ({"key": "k" * 1025}, "1024 bytes, this one has 1025"),
+        ({"key": "k" * (1 << 20)}, "1024 bytes"),
+        ({"key": "\ud800"}, "UTF-8"),
+    ],
+)
+def test_what_makes_no_sense(options, word):
+    with pytest.raises(iris.InvalidCall, match=word) as caught:
+        header(**options)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), 3601, True, "1"])
+def test_a_hedge_needs_a_time(seconds):
+    made = make(kind=Kind.REQUEST, idempotent=True)
+    with pytest.raises(iris.InvalidCall, match="hedge_after"):
+        _balance.hedged(made, seconds)
+
+
+def test_a_hedge_needs_an_idempotent_request():
+    with pytest.raises(iris.InvalidCall, match="idempotent=True"):
+        _balance.hedged(make(kind=Kind.REQUEST), 0.1)
+    made = make(kind=Kind.REQUEST, idempotent=True)
+    _balance.hedged(made, 0.00001)
+    assert made.hedge_ms == 1
+
+
+@pytest.mark.parametrize("options", [{"balance": "fair"}, {"priority": -1}, {"priority": 256}, {"priority": True}])
+def test_a_cluster_says_how_it_is_balanced(options):
+    with pytest.raises(iris.InvalidCall):
+        iris.Cluster("db", **options)
+    cluster = iris.Cluster("db", balance="round_robin", priority=255)
+    assert (cluster.balance, cluster.priority) == (2, 255)
