@@ -69,3 +69,49 @@ def test_a_cluster_says_how_it_is_balanced(options):
         iris.Cluster("db", **options)
     cluster = iris.Cluster("db", balance="round_robin", priority=255)
     assert (cluster.balance, cluster.priority) == (2, 255)
+
+
+def echo_name(name: str, **options: object) -> iris.Cluster:
+    cluster = iris.Cluster("db", **options)  # type: ignore[arg-type]
+
+    @cluster.on_request
+    async def tell(body: bytes) -> str:
+        return name
+
+    return cluster
+
+
+async def test_a_key_stays_with_its_member_from_wherever_it_is_called(local):
+    async with (
+        local.connect(0) as one,
+        local.connect(1) as two,
+        one.join(echo_name("one", codec=iris.JSON)),
+        two.join(echo_name("two", codec=iris.JSON)),
+    ):
+        for number in range(20):
+            first = await one.request("db", key=f"k{number}", returns=str)
+            assert await two.request("db", key=f"k{number}", returns=str) == first
+        kept = {await one.request("db", key=f"k{number}", returns=str) for number in range(20)}
+        assert kept == {"one", "two"}
+
+
+async def test_a_call_may_ask_for_its_own_node(local):
+    async with (
+        local.connect(0) as one,
+        local.connect(1) as two,
+        one.join(echo_name("one", codec=iris.JSON)),
+        two.join(echo_name("two", codec=iris.JSON)),
+    ):
+        assert {await two.request("db", balance="local", returns=str) for _ in range(10)} == {"two"}
+
+
+async def test_a_lower_level_waits_for_its_turn(local):
+    async with (
+        local.connect(0) as one,
+        local.connect(1) as two,
+        two.join(echo_name("two", codec=iris.JSON, priority=1)),
+    ):
+        assert await one.request("db", returns=str) == "two"
+        async with one.join(echo_name("one", codec=iris.JSON)):
+            assert {await two.request("db", returns=str) for _ in range(10)} == {"one"}
+        assert await one.request("db", returns=str) == "two"
