@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 import iris_client as iris
@@ -75,23 +77,28 @@ def echo_name(name: str, **options: object) -> iris.Cluster:
     cluster = iris.Cluster("db", **options)  # type: ignore[arg-type]
 
     @cluster.on_request
-    async def tell(body: bytes) -> str:
-        return name
+    async def tell(body: bytes) -> bytes:
+        return name.encode()
 
     return cluster
+
+
+async def who(mesh: iris.Mesh, **options: Any) -> str:
+    """Who answers a request."""
+    return (await mesh.request("db", **options)).body.decode()
 
 
 async def test_a_key_stays_with_its_member_from_wherever_it_is_called(local):
     async with (
         local.connect(0) as one,
         local.connect(1) as two,
-        one.join(echo_name("one", codec=iris.JSON)),
-        two.join(echo_name("two", codec=iris.JSON)),
+        one.join(echo_name("one")),
+        two.join(echo_name("two")),
     ):
         for number in range(20):
-            first = await one.request("db", key=f"k{number}", returns=str)
-            assert await two.request("db", key=f"k{number}", returns=str) == first
-        kept = {await one.request("db", key=f"k{number}", returns=str) for number in range(20)}
+            first = await who(one, key=f"k{number}")
+            assert await who(two, key=f"k{number}") == first
+        kept = {await who(one, key=f"k{number}") for number in range(20)}
         assert kept == {"one", "two"}
 
 
@@ -99,19 +106,19 @@ async def test_a_call_may_ask_for_its_own_node(local):
     async with (
         local.connect(0) as one,
         local.connect(1) as two,
-        one.join(echo_name("one", codec=iris.JSON)),
-        two.join(echo_name("two", codec=iris.JSON)),
+        one.join(echo_name("one")),
+        two.join(echo_name("two")),
     ):
-        assert {await two.request("db", balance="local", returns=str) for _ in range(10)} == {"two"}
+        assert {await who(two, balance="local") for _ in range(10)} == {"two"}
 
 
 async def test_a_lower_level_waits_for_its_turn(local):
     async with (
         local.connect(0) as one,
         local.connect(1) as two,
-        two.join(echo_name("two", codec=iris.JSON, priority=1)),
+        two.join(echo_name("two", priority=1)),
     ):
-        assert await one.request("db", returns=str) == "two"
-        async with one.join(echo_name("one", codec=iris.JSON)):
-            assert {await two.request("db", returns=str) for _ in range(10)} == {"one"}
-        assert await one.request("db", returns=str) == "two"
+        assert await who(one) == "two"
+        async with one.join(echo_name("one")):
+            assert {await who(two) for _ in range(10)} == {"one"}
+        assert await who(one) == "two"
