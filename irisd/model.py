@@ -135,6 +135,9 @@ class Balance(IntEnum):
     """The caller's own node first."""
 
 
+MAX_BALANCE = max(Balance)
+
+
 class Frame:
     """A header and a body.
 

@@ -7,16 +7,16 @@ from irisd.node.core import Core, ProtocolError
 from irisd.node.endpoints import App, Endpoint
 from irisd.router.names import BadName, parse_address
 
-PATTERN = {
-    Kind.REQUEST: Pattern.REQUEST,
-    Kind.PUSH: Pattern.PUSH,
-    Kind.TUNNEL: Pattern.TUNNEL,
-    Kind.BROADCAST: Pattern.BROADCAST,
-    Kind.SURVEY: Pattern.SURVEY,
+PATTERN: dict[int, int] = {
+    Kind.REQUEST: int(Pattern.REQUEST),
+    Kind.PUSH: int(Pattern.PUSH),
+    Kind.TUNNEL: int(Pattern.TUNNEL),
+    Kind.BROADCAST: int(Pattern.BROADCAST),
+    Kind.SURVEY: int(Pattern.SURVEY),
 }
 """What a member must handle to be given a call."""
 
-NAME = {
+NAME: dict[int, str] = {
     Kind.REQUEST: "requests",
     Kind.PUSH: "pushes",
     Kind.TUNNEL: "tunnels",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from irisd.model import Balance, Claim, Code, Frame, Kind, Pattern, WhenFull
+from irisd.model import MAX_BALANCE, Claim, Code, Frame, Kind, Pattern, WhenFull
 from irisd.node.calls import Calls
 from irisd.node.core import Core
 from irisd.node.endpoints import App, Member, Subscription
@@ -97,8 +97,8 @@ class Attachments:
             core.fail(app.id, frame.id, Code.INVALID, "patterns: state at least one, and only known ones")
         elif not 1 <= frame.concurrency <= MAX_CONCURRENCY:
             core.fail(app.id, frame.id, Code.INVALID, f"concurrency: 1 to {MAX_CONCURRENCY}, not {frame.concurrency}")
-        elif not (0 <= frame.balance <= max(Balance) and frame.priority <= MAX_PRIORITY):
-            rule = f"balance: 0 to {max(Balance)}, priority: 0 to {MAX_PRIORITY}"
+        elif frame.balance > MAX_BALANCE or frame.priority > MAX_PRIORITY:
+            rule = f"balance: 0 to {MAX_BALANCE}, priority: 0 to {MAX_PRIORITY}"
             core.fail(app.id, frame.id, Code.INVALID, rule)
         elif self._refused(app, frame):
             return

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 
 from irisd.flow.outbox import REQUESTS
-from irisd.model import Balance, Code, Executed, Frame, Kind
+from irisd.model import MAX_BALANCE, Code, Executed, Frame, Kind
 from irisd.node.addressing import NAME, PATTERN, cluster_named
 from irisd.node.core import Core
 from irisd.node.endpoints import App, Endpoint, Member, Peer
@@ -72,7 +72,7 @@ class Calls:
         cluster = cluster_named(core, source, frame)
         if cluster is None:
             return
-        if len(frame.key) > MAX_KEY or not 0 <= frame.balance <= max(Balance):
+        if len(frame.key) > MAX_KEY or frame.balance > MAX_BALANCE:
             rule = (
                 f"key: at most {MAX_KEY} bytes" if len(frame.key) > MAX_KEY else f"balance: {frame.balance} is unknown"
             )
@@ -81,7 +81,7 @@ class Calls:
         call = Call(source.id, frame.id, isinstance(source, App), frame, cluster, deadline)
         source.opened[frame.id] = call
         core.timers.add(call, deadline)
-        core.counters[f"calls.{NAME[Kind(frame.kind)]}"] += 1
+        core.counters[f"calls.{NAME[frame.kind]}"] += 1
         if isinstance(source, App):
             frame.member, frame.hops, frame.count = source.member_name, 0, 0
             source.retries.earn()
@@ -101,13 +101,13 @@ class Calls:
     def _dispatch(self, call: Call) -> None:
         """The origin chooses a node."""
         core = self._core
-        untried = self.places.untried(call, PATTERN[Kind(call.frame.kind)])
+        untried = self.places.untried(call, PATTERN[call.frame.kind])
         if not untried:
             serving = core.registry.serving(call.cluster)
             if call.attempts:
                 self._end(call, Code.MEMBER_LOST, call.executed, "every member that could be tried was lost")
             elif serving:
-                what = f"members of {call.cluster!r} handle no {NAME[Kind(call.frame.kind)]}"
+                what = f"members of {call.cluster!r} handle no {NAME[call.frame.kind]}"
                 self._end(call, Code.NOT_SUPPORTED, Executed.NO, what)
             else:
                 self._end(call, Code.NO_MEMBER, Executed.NO, f"nobody serves {call.cluster!r}")
@@ -139,7 +139,7 @@ class Calls:
         """This node chooses one of its members, or lets the call wait for a slot."""
         members = self.members
         there = members.of(call.cluster)
-        pattern = PATTERN[Kind(call.frame.kind)]
+        pattern = PATTERN[call.frame.kind]
         if not any(member.patterns & pattern for member in there):
             code = Code.NOT_SUPPORTED if there else Code.NO_MEMBER
             self._failed(call, code, Executed.NO, f"no member of {call.cluster!r} on its node handles that")
@@ -283,7 +283,7 @@ class Calls:
 
     def _another(self, call: Call) -> bool:
         """Whether this node has a member that was not tried yet."""
-        pattern = PATTERN[Kind(call.frame.kind)]
+        pattern = PATTERN[call.frame.kind]
         return any(m.patterns & pattern and m.app.id not in call.tried for m in self.members.of(call.cluster))
 
     def _may_repeat(self, call: Call) -> bool:
@@ -334,7 +334,7 @@ class Calls:
             and code in ELSEWHERE
             and call.source_id != ACCEPTED
             and call.attempts < self._core.settings.attempts
-            and self.places.untried(call, PATTERN[Kind(call.frame.kind)])
+            and self.places.untried(call, PATTERN[call.frame.kind])
             and self._may_spend(call)
         ):
             self._core.counters["calls.retried"] += 1

@@ -36,7 +36,7 @@ class Gathers:
         cluster = cluster_named(core, source, frame)
         if cluster is None:
             return
-        kind, pattern = Kind(frame.kind), PATTERN[Kind(frame.kind)]
+        kind, pattern = Kind(frame.kind), PATTERN[frame.kind]
         core.counters[f"calls.{NAME[kind]}"] += 1
         gather = Gather(source.id, frame.id, kind, deadline)
         source.opened[frame.id] = gather

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from irisd.model import Balance, Claim, Kind, NodeId
+from irisd.model import Balance, Claim, NodeId
 from irisd.node.addressing import PATTERN
 from irisd.node.core import Core
 from irisd.node.members import Members, policy_of
@@ -123,7 +123,7 @@ class Places:
         """The node that gets a call, of those that were not tried (not empty)."""
         core, own = self._core, self._core.identity.node_id
         nodes = self._clusters[call.cluster]
-        pattern, key = PATTERN[Kind(call.frame.kind)], call.frame.key
+        pattern, key = PATTERN[call.frame.kind], call.frame.key
         if core.suspects:
             untried = [place for place in untried if place.node not in core.suspects] or untried
         if key:

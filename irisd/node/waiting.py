@@ -6,12 +6,12 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from irisd.flow.outbox import cost
-from irisd.model import Frame, Kind, Pattern
+from irisd.model import Frame
 from irisd.node.addressing import PATTERN
 from irisd.node.endpoints import Member
 from irisd.router import Call
 
-_Line = tuple[Pattern, Member | None]
+_Line = tuple[int, Member | None]
 """What a call waits for: a member that handles the pattern, or just this one."""
 
 
@@ -37,7 +37,7 @@ class Waiting:
     def push(self, call: Call, member: Member | None = None) -> None:
         """Let a call wait, for anybody or for one member."""
         self._arrivals += 1
-        line = self._lines[call] = PATTERN[Kind(call.frame.kind)], member
+        line = self._lines[call] = PATTERN[call.frame.kind], member
         self._queues.setdefault(line, OrderedDict())[call] = self._arrivals
         self.bytes += cost(call.frame)
 
