@@ -43,7 +43,8 @@ class Attachments:
             Kind.WELCOME,
             address=identity.service,
             member=app.member_name,
-            max_bytes=self._core.settings.max_body,
+            max_bytes=settings.max_body,
+            max_large=settings.max_large_body,
             version=identity.version,
             node=identity.node_id.hex(),
         )
@@ -99,7 +100,7 @@ class Attachments:
         elif self._refused(app, frame):
             return
         else:
-            member = Member(app, frame.id, cluster, frame.patterns, frame.concurrency)
+            member = Member(app, frame.id, cluster, frame.patterns, frame.concurrency, large=frame.max_large > 0)
             app.members[frame.id] = member
             self._calls.add_member(member)
             self._claim_cluster(cluster)

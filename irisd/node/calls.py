@@ -14,7 +14,7 @@ from irisd.flow.outbox import REQUESTS
 from irisd.model import Code, Executed, Frame, Kind, NodeId
 from irisd.node.core import Core
 from irisd.node.endpoints import App, Endpoint, Member, Peer
-from irisd.node.waiting import PATTERN, Waiting
+from irisd.node.waiting import PATTERN, Waiting, kind_of
 from irisd.router import Call, CallState, least_outstanding
 from irisd.router.names import BadName, parse_address
 
@@ -92,7 +92,7 @@ class Calls:
         call = Call(source.id, frame.id, isinstance(source, App), frame, cluster, deadline)
         source.opened[frame.id] = call
         core.timers.add(call, deadline)
-        core.counters[f"calls.{NAME[Kind(frame.kind)]}"] += 1
+        core.counters[f"calls.{NAME[kind_of(frame)]}"] += 1
         if call.origin:
             frame.member, frame.hops = core.label(source.id), 0
             self._dispatch(call)
@@ -103,7 +103,7 @@ class Calls:
         """The origin chooses a node."""
         core = self._core
         own = core.identity.node_id
-        pattern = PATTERN[Kind(call.frame.kind)]
+        pattern = PATTERN[kind_of(call.frame)]
         serving = core.registry.serving(call.cluster)
         able = [node for node, claim in serving.items() if claim.patterns & pattern]
         untried = [node for node in able if node not in call.tried]
@@ -115,7 +115,7 @@ class Calls:
                     call,
                     Code.NOT_SUPPORTED,
                     Executed.NO,
-                    f"members of {call.cluster!r} handle no {NAME[Kind(call.frame.kind)]}",
+                    f"members of {call.cluster!r} handle no {NAME[kind_of(call.frame)]}",
                 )
             else:
                 self._end(call, Code.NO_MEMBER, Executed.NO, f"nobody serves {call.cluster!r}")
@@ -150,15 +150,15 @@ class Calls:
 
     def _hand(self, call: Call) -> None:
         """This node chooses one of its members, or lets the call wait for a slot."""
-        pattern = PATTERN[Kind(call.frame.kind)]
+        pattern = PATTERN[kind_of(call.frame)]
         members = self.members(call.cluster)
-        able = [member for member in members if member.patterns & pattern]
+        able = [member for member in members if member.patterns & pattern and (member.large or not call.frame.carries)]
         if not able:
             code = Code.NOT_SUPPORTED if members else Code.NO_MEMBER
             self._failed(call, code, Executed.NO, f"no member of {call.cluster!r} on its node handles that")
             return
         free = [m for m in able if m.outstanding < m.concurrency and m.app.id not in call.tried]
-        if call.frame.kind == Kind.TUNNEL:
+        if kind_of(call.frame) == Kind.TUNNEL:
             free = able  # a tunnel is bounded by its window, and lives long: it takes no slot
         member = least_outstanding(free, lambda m: m.load, self._core.rng)
         if member is not None:
@@ -178,7 +178,7 @@ class Calls:
             self._core.drop("app-outbox-full")
             self._failed(call, Code.OVERLOADED, Executed.NO, f"the queue towards {member.app.member_name} is full")
             return
-        if call.frame.kind != Kind.TUNNEL:
+        if kind_of(call.frame) != Kind.TUNNEL:
             member.outstanding += 1
             self._holders[call] = member
         self._queued(call)
@@ -219,7 +219,7 @@ class Calls:
             self._queued(call)  # a peer's: the push lies with its member; a member's: it was handled
             self._forget(call)
             return
-        if call.frame.kind != Kind.REQUEST or frame.kind != Kind.REPLY:
+        if kind_of(call.frame) != Kind.REQUEST or frame.kind != Kind.REPLY:
             self._failed(
                 call, Code.HANDLER_FAILED, Executed.MAYBE, "the member answered with a frame that is no answer"
             )
@@ -228,14 +228,31 @@ class Calls:
         self._core.answer(call.source, frame.copy(id=call.source_id, member=member))
 
     def credit(self, target: Endpoint, call: Call, frame: Frame) -> None:
-        """The first CREDIT of a tunnel's member accepts it."""
-        if call.frame.kind != Kind.TUNNEL:
+        """The first CREDIT of a tunnel's member accepts it; that of a request's begins a large reply."""
+        carried = kind_of(call.frame) == Kind.REQUEST and call.frame.max_large > 0
+        if call.frame.kind != Kind.TUNNEL and not carried:
             return
-        self._released(call)
+        if not carried:
+            self._released(call)
         if call.cancelled:
             return
         self._forget(call)
         self._accepted(call, target, frame)
+
+    def carried(self, call: Call) -> None:
+        """The tunnel that carried a request is over, and with it the request: its slot is free."""
+        self._released(call)
+        if (holder := self._holders.pop(call, None)) is not None:  # its app has gone
+            holder.outstanding -= 1
+
+    def abandoned(self, call: Call) -> None:
+        """Whoever opened the tunnel that carries a request wants no more of it: it is cancelled like any other."""
+        target = self._core.endpoint(call.target) if call.target is not None else None
+        if target is None:
+            self.carried(call)
+            return
+        target.given[call.target_id] = call
+        self._stop(call)
 
     # -- what goes wrong
 
@@ -281,7 +298,7 @@ class Calls:
 
     def _another(self, call: Call) -> bool:
         """Whether this node has a member that was not tried yet."""
-        pattern = PATTERN[Kind(call.frame.kind)]
+        pattern = PATTERN[kind_of(call.frame)]
         return any(m.patterns & pattern and m.app.id not in call.tried for m in self.members(call.cluster))
 
     def _may_repeat(self, call: Call) -> bool:
@@ -327,7 +344,7 @@ class Calls:
         self._end(call, code, executed, detail, frame)
 
     def _untried(self, call: Call) -> bool:
-        pattern = PATTERN[Kind(call.frame.kind)]
+        pattern = PATTERN[kind_of(call.frame)]
         serving = self._core.registry.serving(call.cluster)
         return any(claim.patterns & pattern and node not in call.tried for node, claim in serving.items())
 
@@ -368,7 +385,7 @@ class Calls:
         """A slot is free: hand it what waits."""
         waiting = self._waiting.get(member.cluster)
         while waiting is not None and member.taking and member.outstanding < member.concurrency:
-            call = waiting.pop(member.patterns)
+            call = waiting.pop(member.patterns, large=member.large)
             if call is None:
                 return
             if call.deadline > self._core.now:  # else its timer answers

@@ -102,6 +102,7 @@ class Member:
     concurrency: int
     outstanding: int = 0
     taking: bool = False  # new work
+    large: bool = False  # takes requests that a tunnel carries
 
     @property
     def load(self) -> float:
