@@ -161,7 +161,11 @@ class Joined:
         self._runners.append(runner)
         if cluster.patterns:
             header = make(
-                kind=Kind.JOIN, address=cluster.name, patterns=int(cluster.patterns), concurrency=cluster.concurrency
+                kind=Kind.JOIN,
+                address=cluster.name,
+                patterns=int(cluster.patterns),
+                concurrency=cluster.concurrency,
+                max_large=mesh._session.max_assembly,
             )
             call = Standing(header, f"joining {cluster.name!r}", self._call_changed)
             self._joins.append((call, cluster.name))

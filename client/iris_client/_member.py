@@ -63,11 +63,18 @@ class MemberRunner:
         """How many handlers are running."""
         return len(self._tasks)
 
+    def takes(self, delivery: Delivery) -> bool:
+        """Whether there is a handler for a delivery; answers for the one that is missing."""
+        if (delivery.kind, delivery.method) in self._handlers:
+            return True
+        delivery.fail(Code.NOT_SUPPORTED, EXECUTED_NO, self._not_supported(delivery))
+        return False
+
     def deliver(self, delivery: Delivery) -> None:
         """Start the handler for a delivery, or answer for the one that is missing."""
         handler = self._handlers.get((delivery.kind, delivery.method))
         if handler is None:
-            delivery.fail(Code.NOT_SUPPORTED, EXECUTED_NO, self._not_supported(delivery))
+            self.takes(delivery)
         elif delivery.kind == Kind.TUNNEL:
             self._start(delivery, self._serve_tunnel(delivery, handler))
         elif delivery.kind != Kind.BROADCAST:
@@ -244,12 +251,15 @@ class MemberRunner:
         else:
             body = encode(result, self.cluster.codec)
         limit = self._session.limits.max_body
-        if len(body) > limit:
+        if len(body) <= limit:
+            delivery.reply(body, headers, content_type)
+        elif len(body) <= delivery.max_reply:
+            delivery.reply_large(body, headers, content_type)
+        else:
+            limit = max(limit, delivery.max_reply)
             detail = f"handler {handler.name} answered with {len(body)} bytes, the limit is {limit} bytes"
             _log.error("%s", detail)
             delivery.fail(Code.TOO_LARGE, EXECUTED_YES, detail)
-        else:
-            delivery.reply(body, headers, content_type)
 
     def _reject(self, delivery: Delivery, reject: Reject) -> None:
         body = bytes(reject.body)
