@@ -29,22 +29,27 @@ DATA_COST: Final = 64
 
 
 class Budget:
-    """What all tunnels of one mesh may grant together. Bytes."""
+    """What all tunnels of one mesh may grant together. Bytes.
+
+    Half of it is for new tunnels alone, which then begin with the smallest window: those that were fast once and are
+    open still must not keep others out.
+    """
 
     def __init__(self, limit: int = 64 * MiB) -> None:
         self._left = limit
+        self._for_new = limit // 2
 
     def first(self) -> int:
-        """Take a window for a new tunnel: the usual one, or what is left, or 0 when that is too little."""
-        size = min(FIRST_WINDOW, self._left)
-        if size < SMALLEST_WINDOW:
+        """Take a window for a new tunnel: the usual one, a small one when little is left, 0 when that is too little."""
+        size = FIRST_WINDOW if self._left - FIRST_WINDOW >= self._for_new else SMALLEST_WINDOW
+        if size > self._left:
             return 0
         self._left -= size
         return size
 
     def more(self, size: int) -> int:
         """Take up to ``size`` more bytes; return how many that were."""
-        size = min(size, self._left)
+        size = max(0, min(size, self._left - self._for_new))
         self._left -= size
         return size
 
