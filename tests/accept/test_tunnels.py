@@ -123,11 +123,10 @@ ROUNDS = 6  # of each
 
 
 class Cable:
-    """The way a link takes, to be cut: what connects goes on to ``target``."""
+    """The way a link takes, to be cut: what connects goes on to ``target``, ``host:port``."""
 
-    def __init__(self, target: str) -> None:
-        host, _, port = target.rpartition(":")
-        self._target = (host, int(port))
+    def __init__(self) -> None:
+        self.target = ""
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self.address = ""
@@ -147,15 +146,19 @@ class Cable:
             writer.transport.abort()
 
     async def _through(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            onwards_reader, onwards = await asyncio.open_connection(*self._target)
-            self._writers |= {writer, onwards}
-            try:
-                await asyncio.gather(self._carry(reader, onwards), self._carry(onwards_reader, writer))
-            finally:
-                self._writers -= {writer, onwards}
-                writer.transport.abort()
-                onwards.transport.abort()
+        host, _, port = self.target.rpartition(":")
+        try:
+            onwards_reader, onwards = await asyncio.open_connection(host, int(port))
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers |= {writer, onwards}
+        try:
+            await asyncio.gather(self._carry(reader, onwards), self._carry(onwards_reader, writer))
+        finally:
+            self._writers -= {writer, onwards}
+            writer.transport.abort()
+            onwards.transport.abort()
 
     @staticmethod
     async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -168,13 +171,13 @@ class Cable:
 
 @asynccontextmanager
 async def cabled() -> AsyncIterator[tuple[Mesh, Cable]]:
-    """Two daemons; the second knows the first only by the end of a cable."""
-    async with Mesh(1, "--preset", "local") as mesh, Cable(mesh[0].links) as cable:
-        second = mesh.make("node-2", seeds=[cable.address])
-        mesh.daemons.append(second)
-        await second.start()
-        await mesh[0].linked(1)
-        await second.linked(1)
+    """Two daemons; the second knows the first by the end of a cable, and the first knows no way to the second."""
+    async with Cable() as cable, Mesh(0, "--preset", "local") as mesh:
+        mesh.daemons.append(mesh.make("node-1", "--advertise", cable.address))
+        await mesh[0].start()
+        cable.target = mesh[0].links
+        mesh.daemons.append(mesh.make("node-2", "--advertise", "127.0.0.1:9", seeds=[cable.address]))
+        await mesh[1].start()
         yield mesh, cable
 
 
@@ -190,6 +193,7 @@ async def test_a_cut_at_any_byte_is_an_error_at_both_ends_and_never_a_short_file
             for daemon in mesh.daemons:
                 if not daemon.running:
                     await daemon.start()
+            for daemon in mesh.daemons:
                 await daemon.linked(1)
             reader = await End.start("read", mesh[1].url)
             headers = [f"report={max(1, at)}"]
