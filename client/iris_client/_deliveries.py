@@ -135,3 +135,18 @@ class Delivery:
 
     def expired(self, now: float) -> None:
         self.cancel(late=True)
+
+
+class Member(Protocol):
+    """Where deliveries of one cluster go."""
+
+    def takes(self, delivery: Delivery) -> bool:
+        """Whether there is a handler for it; answers it itself if there is none."""
+
+    def arriving(self, delivery: Delivery) -> None:
+        """It will be delivered when its body is here."""
+
+    def lost(self, delivery: Delivery) -> None:
+        """It will not."""
+
+    def deliver(self, delivery: Delivery) -> None: ...

@@ -117,13 +117,22 @@ class Arrival:
         flow: What the body comes over.
         total: Its length.
         arrived: Called with the delivery once it is whole.
+        lost: Called with it if it never will be.
     """
 
-    def __init__(self, delivery: Delivery, flow: TunnelFlow, total: int, arrived: Callable[[Delivery], None]) -> None:
+    def __init__(
+        self,
+        delivery: Delivery,
+        flow: TunnelFlow,
+        total: int,
+        arrived: Callable[[Delivery], None],
+        lost: Callable[[Delivery], None],
+    ) -> None:
         self._delivery = delivery
         self._flow = flow
         self._gather = Gather(flow, total)
         self._arrived = arrived
+        self._lost = lost
         delivery.on_cancel = self._cancelled
         flow.on_change = self._changed
         flow.accept()
@@ -132,6 +141,9 @@ class Arrival:
         gather, delivery = self._gather, self._delivery
         if self._flow.broken is not None:
             gather.take()
+            self._flow.on_change = _nothing
+            delivery.on_cancel = None
+            self._lost(delivery)
             return  # nobody is there to be told
         gather.pump()
         if gather.wrong:
@@ -152,6 +164,7 @@ class Arrival:
         self._flow.on_change = _nothing
         self._gather.take()
         self._delivery.fail(code, EXECUTED_NO, detail)
+        self._lost(self._delivery)
 
 
 def _nothing() -> None:

@@ -13,12 +13,12 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from iris_client._assembly import Assembly
 from iris_client._calls import Call, Promise, Standing
 from iris_client._deadlines import Deadlines, Timed
-from iris_client._deliveries import PATTERN_NAMES, Delivery
+from iris_client._deliveries import PATTERN_NAMES, Delivery, Member
 from iris_client._errors import IrisError, Overloaded
 from iris_client._flows import Flows
 from iris_client._frames import EXECUTED_NO, Code, Header, Kind, ProtocolError, append_frame, decode_batch, make
@@ -31,15 +31,6 @@ from iris_client._tunnelcall import TunnelCall, broken, tunnel_frame
 from iris_client._tunnelflow import TunnelFlow
 
 _WHOLE: Final = frozenset({Kind.DATA, Kind.PART, Kind.CHANGE})  # `more` means something else there
-
-
-class Member(Protocol):
-    """Where deliveries of one cluster go."""
-
-    def takes(self, delivery: Delivery) -> bool:
-        """Whether there is a handler for it; answers it itself if there is none."""
-
-    def deliver(self, delivery: Delivery) -> None: ...
 
 
 class Session:
@@ -368,7 +359,8 @@ class Session:
                     full = f"large bodies of this member's process hold what they may, of {self._flows.most} bytes"
                     return delivery.fail(Code.OVERLOADED, EXECUTED_NO, full)
                 self.watch(delivery)
-                Arrival(delivery, flow, header.total, member.deliver)
+                member.arriving(delivery)
+                Arrival(delivery, flow, header.total, member.deliver, member.lost)
                 return None
         self.watch(delivery)
         member.deliver(delivery)

@@ -129,6 +129,10 @@ class _Echo:
     def takes(self, delivery) -> bool:
         return True
 
+    def arriving(self, delivery) -> None: ...
+
+    def lost(self, delivery) -> None: ...
+
     def deliver(self, delivery) -> None:
         if delivery.kind == 19:
             delivery.flow.accept()

@@ -224,6 +224,7 @@ class Member:
     def __init__(self, *methods: str) -> None:
         self.methods = methods
         self.deliveries: list[Delivery] = []
+        self.expected: list[Delivery] = []
 
     def takes(self, delivery: Delivery) -> bool:
         if delivery.method in self.methods:
@@ -231,8 +232,16 @@ class Member:
         delivery.fail(Code.NOT_SUPPORTED, NO, "no such method")
         return False
 
+    def arriving(self, delivery: Delivery) -> None:
+        self.expected.append(delivery)
+
+    def lost(self, delivery: Delivery) -> None:
+        self.expected.remove(delivery)
+
     def deliver(self, delivery: Delivery) -> None:
         self.deliveries.append(delivery)
+        if delivery in self.expected:
+            self.expected.remove(delivery)
 
 
 def serving(*, assembly: int = 64 * MiB) -> tuple[Daemon, Member]:
@@ -335,7 +344,7 @@ def test_a_body_of_another_length_is_never_delivered(size: int):
         daemon.say(kind=Kind.FINISH, id=2)
     header, _ = daemon.take_one()
     assert (header.kind, header.code, header.executed) == (Kind.ERROR, Code.INVALID, NO)
-    assert not member.deliveries
+    assert not member.deliveries and not member.expected
     assert daemon.session.idle and not len(daemon.session._flows)
 
 
@@ -357,7 +366,7 @@ def test_a_body_that_stops_coming_is_never_delivered(how: str):
         header, _ = daemon.take_one()
         code = Code.CANCELLED if how == "cancel" else Code.DEADLINE_EXCEEDED
         assert (header.kind, header.code, header.executed) == (Kind.ERROR, code, NO)
-    assert not member.deliveries
+    assert not member.deliveries and not member.expected
     assert not len(daemon.session._flows) and not daemon.session._deliveries
     assert daemon.session._flows._reserve.held == 0
 
@@ -596,3 +605,23 @@ async def test_a_body_that_had_not_left_is_sent_to_another_without_being_asked()
             assert (await asking).body == body
             mesh.start(1)
             del first._session.received
+
+
+@pytest.mark.parametrize("patient", [True, False])
+async def test_leaving_waits_for_a_body_that_is_still_coming(large: LocalMesh, patient: bool):
+    body = random.Random(9).randbytes(4 * MiB)
+    async with large.connect(0) as caller, large.connect(1) as server:
+        joined = await server.join(database()).__aenter__()
+        runner = joined._runners[0]
+        asking = asyncio.create_task(caller.request("db", body, timeout=30))
+        while not runner._arriving:
+            await asyncio.sleep(0)
+        if patient:
+            await joined.leave()
+            assert (await asking).body == body
+        else:
+            await joined.leave(timeout=0.0)
+            with pytest.raises(iris.DeliveryError) as caught:
+                await asking
+            assert caught.value.executed is Executed.NO
+        assert not runner.busy
