@@ -201,14 +201,16 @@ class Lifecycle:
             raise
 
     async def _request(self, header: Header, body: bytes, deadline: float, what: str) -> tuple[Header, bytes]:
-        """Make a request, of whatever size; once more when a large body's member was lost and that does no harm."""
+        """Make a request; once more when a large body, or reply, lost its member half way and that does no harm."""
         limits = self._session.limits
         header.max_large = limits.max_large
         large = len(body) > limits.max_body
         may_have_run = False
         for attempt in range(1, LARGE_ATTEMPTS + 1):
-            this = Header()
-            this.CopyFrom(header)
+            this = header
+            if large:  # a call changes its header, and this one may be made again
+                this = Header()
+                this.CopyFrom(header)
             promise: asyncio.Future[tuple[Header, bytes]] = asyncio.get_running_loop().create_future()
             call = RequestCall(this, body, deadline, what, promise, large=large)
             self._session.request(call, time.monotonic())
@@ -222,7 +224,8 @@ class Lifecycle:
                 if may_have_run and not ran:
                     error.executed = Executed.MAYBE
                 may_have_run = may_have_run or ran
-                again = isinstance(error, MemberLost) and large and (header.idempotent or not ran)
+                carried = large or call.flow is not None
+                again = isinstance(error, MemberLost) and carried and (header.idempotent or not ran)
                 if not again or attempt == LARGE_ATTEMPTS:
                     raise
         raise AssertionError("the last attempt returns or raises")

@@ -587,6 +587,30 @@ async def test_a_lost_member_is_lost_and_tried_again_where_that_does_no_harm(ide
     assert PROCESS.held == 0
 
 
+@pytest.mark.parametrize("idempotent", [False, True])
+async def test_a_reply_lost_half_way_is_asked_for_again_where_that_does_no_harm(idempotent: bool):
+    async with (
+        testing.mesh(nodes=3, max_body=LIMIT, max_large_body=LARGE) as mesh,
+        mesh.connect(0) as caller,
+        mesh.connect(1) as first,
+        first.join(database()),
+    ):
+        asking = asyncio.create_task(
+            caller.request("db", str(LARGE).encode(), method="make", timeout=30, idempotent=idempotent)
+        )
+        while not len(caller._session._flows):
+            await asyncio.sleep(0)
+        async with mesh.connect(2) as second, second.join(database()):
+            mesh.stop(1)
+            if idempotent:
+                assert (await asking).body == bytes(LARGE)
+            else:
+                with pytest.raises(MemberLost):
+                    await asking
+            mesh.start(1)
+    assert PROCESS.held == 0
+
+
 async def test_a_body_that_had_not_left_is_sent_to_another_without_being_asked():
     """The first member's app stands still before all has come: nothing has run, so nothing is lost by trying again."""
     body = random.Random(9).randbytes(4 * MiB)
