@@ -270,7 +270,7 @@ async def test_thousands_opened_and_closed_at_once_leave_nothing() -> None:
         async for message in tunnel:
             await tunnel.send(message)
 
-    async with Mesh(2, "--preset", "local") as mesh, AsyncExitStack() as stack:
+    async with Mesh(2) as mesh, AsyncExitStack() as stack:
         callers = [await stack.enter_async_context(iris.connect(mesh[0].url)) for _ in range(ATTACHMENTS)]
         servers = [await stack.enter_async_context(iris.connect(mesh[1].url)) for _ in range(ATTACHMENTS)]
         for server in servers:
@@ -313,7 +313,7 @@ async def one_round(callers: list[iris.Mesh], chance: random.Random) -> list[str
         except asyncio.CancelledError:
             return "cancelled"
         except iris.IrisError as error:
-            return type(error).__name__
+            return f"{type(error).__name__}: {error}"
         return "echoed"
 
     calls = [(caller, number) for number in range(EACH) for caller in callers]
@@ -335,7 +335,7 @@ async def nothing_lingers(meshes: list[iris.Mesh], tasks: int) -> None:
 
 SENDERS = 1_000
 SENDING = 8.0  # seconds
-SHARE = 2.0
+SHARE = 2.5
 """The most that got through in that time, of any tunnel, over the least."""
 
 
@@ -358,7 +358,7 @@ async def test_a_thousand_that_send_at_once_get_their_shares() -> None:
                 while True:
                     await tunnel.send(piece)
 
-    async with Mesh(2, "--preset", "local") as mesh, AsyncExitStack() as stack:
+    async with Mesh(2) as mesh, AsyncExitStack() as stack:
         callers = [await stack.enter_async_context(iris.connect(mesh[0].url)) for _ in range(2)]
         servers = [await stack.enter_async_context(iris.connect(mesh[1].url)) for _ in range(4)]
         for server in servers:
