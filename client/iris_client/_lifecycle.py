@@ -219,6 +219,10 @@ class Lifecycle:
             except asyncio.CancelledError:
                 self._session.cancel(call)
                 raise
+            except TooLarge as error:  # for the other end's daemon, which allows less in a frame than ours
+                if large or error.executed is not Executed.NO or len(body) > limits.max_large:
+                    raise
+                large = True
             except DeliveryError as error:
                 ran = error.executed is not Executed.NO
                 if may_have_run and not ran:

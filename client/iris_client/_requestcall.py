@@ -37,6 +37,7 @@ class RequestCall(Unary):
             header.kind = Kind.TUNNEL  # type: ignore[assignment]
             header.carries = Kind.REQUEST  # type: ignore[assignment]
             header.total = len(body)
+            header.more = False  # as it may be after it went in parts
 
     def prepare(self, flows: Flows) -> None:
         """Get ready to be opened.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 import time
 from collections.abc import AsyncIterator
@@ -461,6 +462,21 @@ async def test_daemons_that_allow_next_to_nothing_in_a_frame():
     ):
         assert (await caller.request("db", body)).body == body
         assert len((await caller.request("db", b"150000", method="make")).body) == 150_000
+
+
+async def test_where_the_other_daemon_allows_less_in_a_frame_it_rides_a_tunnel_all_the_same():
+    body = random.Random(3).randbytes(400_000)
+    async with (
+        testing.mesh(nodes=2, max_body=500_000, max_large_body=LARGE) as mesh,
+        mesh.connect(0) as caller,
+        mesh.connect(1) as server,
+        server.join(database()),
+    ):
+        node = mesh._nodes[1]._node
+        assert node is not None
+        node.core.settings = dataclasses.replace(node.core.settings, max_body=300_000)
+        assert (await caller.request("db", body)).body == body
+        assert "dropped.protocol-error" not in node.core.counters
 
 
 async def test_above_the_limit_it_is_named(large: LocalMesh):
