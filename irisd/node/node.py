@@ -245,8 +245,7 @@ class Node:
         max_body = core.settings.max_body
         try:
             for frame in frames:
-                size = frame.total if frame.more else len(frame.body)
-                if size > max_body and frame.kind not in _WHOLE:
+                if (frame.total if frame.more else len(frame.body)) > max_body and frame.kind not in _WHOLE:
                     self._too_large(peer, frame)
                     continue
                 if frame.kind == Kind.PART or (frame.more and frame.kind not in _WHOLE):
