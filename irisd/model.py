@@ -138,6 +138,10 @@ class Balance(IntEnum):
 MAX_BALANCE = max(Balance)
 
 
+LARGE = 32
+"""Beside the patterns of a member and of a claim: it takes requests that a tunnel carries."""
+
+
 class Frame:
     """A header and a body.
 
@@ -180,6 +184,8 @@ class Frame:
     key: str = ""
     priority: int = 0
     hedge_ms: int = 0
+    carries: int = 0
+    max_large: int = 0
     seq: int = 0  # PUBLISH between nodes: position in the sender's sequence towards this node
     full: bool = False  # RECORD: first piece of a whole record, forget what you held
 

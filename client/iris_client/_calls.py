@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 from iris_client._errors import DeadlineExceeded, DeliveryError, Detached, IrisError, Overloaded, from_frame
 from iris_client._frames import Code, Header, Kind, ProtocolError
 from iris_client._model import CALL_BUFFER_BYTES, NO_HEADERS, Executed
+from iris_client._tunnelflow import TunnelFlow
 
 SURVEY_GRACE: Final = 1.0
 """Seconds a survey's end may be late before its caller stops waiting for it."""
@@ -36,10 +37,11 @@ class Call:
         body: Of its opening frame.
         deadline: When its opener stops waiting, monotonic seconds.
         over: Nothing more will happen to it.
+        flow: What it moves besides its frames, if it is or has become a tunnel.
         what: For error messages: ``request to 'databases'``.
     """
 
-    __slots__ = ("body", "deadline", "exposed", "header", "id", "over", "what")
+    __slots__ = ("body", "deadline", "exposed", "flow", "header", "id", "over", "what")
 
     def __init__(self, header: Header, body: bytes, deadline: float, what: str) -> None:
         self.id = 0
@@ -48,6 +50,7 @@ class Call:
         self.body = body
         self.deadline = deadline
         self.over = False
+        self.flow: TunnelFlow | None = None
         self.what = what
 
     @property
@@ -70,6 +73,9 @@ class Call:
             "no answer in time" if self.id else "not sent in time: detached from the daemon, or too much was waiting"
         )
         self.fail(DeadlineExceeded(f"{self.what}: {where}", executed=executed))
+
+    def dropped(self) -> None:
+        """Its opener no longer wants it; nothing is told to its promise."""
 
     def detached(self, reason: str) -> None:
         """The stream broke while the call was open."""

@@ -70,7 +70,7 @@ class Connection:
         self.url = ""
         self.loop = asyncio.get_running_loop()
         self.on_state: Callable[[StateChange], None] = lambda change: None
-        session.on_timer = self._deadline_set
+        session.on_timer(self._deadline_set)
         session.on_goodbye = self._goodbye
 
     # ------------------------------------------------------------- opening

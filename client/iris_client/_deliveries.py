@@ -26,6 +26,9 @@ class Answers(Protocol):
     def answer(self, delivery: Delivery, header: Header, body: bytes) -> None:
         """Queue the frame that ends the delivery."""
 
+    def answer_large(self, delivery: Delivery, header: Header, body: bytes) -> None:
+        """Send a reply that is too large for a frame."""
+
 
 class Delivery:
     """One call for a member. It is answered once; answers after it is over are ignored.
@@ -40,7 +43,8 @@ class Delivery:
         late: Its deadline passed.
         over: Answered, given up, or its stream is gone.
         on_cancel: Called when the caller no longer wants it, with whether its deadline passed.
-        flow: A tunnel's data.
+        flow: A tunnel's data; for a request, of a body or a reply that is too large for a frame.
+        max_reply: Most bytes a reply may have besides ``max_body``; 0 when its caller takes no large one.
     """
 
     __slots__ = (
@@ -61,7 +65,7 @@ class Delivery:
     def __init__(self, session: Answers, header: Header, body: bytes, cluster: str, now: float) -> None:
         self._session = session
         self._header = header
-        kind: int = header.kind
+        kind: int = header.carries or header.kind
         self.kind = kind
         self.id: int = header.id
         self.cluster = cluster
@@ -80,6 +84,10 @@ class Delivery:
         return self._header.method
 
     @property
+    def max_reply(self) -> int:
+        return self._header.max_large if self.kind == Kind.REQUEST else 0
+
+    @property
     def headers(self) -> Mapping[str, str]:
         return dict(self._header.headers) if len(self._header.headers) else NO_HEADERS
 
@@ -93,6 +101,12 @@ class Delivery:
         if not self.over:
             header = make(kind=Kind.REPLY, id=self.id, headers=headers, content_type=content_type)
             self._session.answer(self, header, body)
+
+    def reply_large(self, body: bytes, headers: dict[str, str] | None = None, content_type: str = "") -> None:
+        """Answer a request with at most ``max_reply`` bytes, too many for a frame."""
+        if not self.over:
+            header = make(kind=Kind.REPLY, id=self.id, total=len(body), headers=headers, content_type=content_type)
+            self._session.answer_large(self, header, body)
 
     def done(self) -> None:
         """A push or a broadcast was handled."""
@@ -121,3 +135,18 @@ class Delivery:
 
     def expired(self, now: float) -> None:
         self.cancel(late=True)
+
+
+class Member(Protocol):
+    """Where deliveries of one cluster go."""
+
+    def takes(self, delivery: Delivery) -> bool:
+        """Whether there is a handler for it; answers it itself if there is none."""
+
+    def arriving(self, delivery: Delivery) -> None:
+        """It will be delivered when its body is here."""
+
+    def lost(self, delivery: Delivery) -> None:
+        """It will not."""
+
+    def deliver(self, delivery: Delivery) -> None: ...

@@ -167,6 +167,7 @@ class Joined:
                 concurrency=cluster.concurrency,
                 balance=cluster.balance,
                 priority=cluster.priority,
+                max_large=mesh._session.max_assembly,
             )
             call = Standing(header, f"joining {cluster.name!r}", self._call_changed)
             self._joins.append((call, cluster.name))

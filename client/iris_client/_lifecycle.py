@@ -20,12 +20,14 @@ from iris_client._cluster import Cluster
 from iris_client._codecs import Codec
 from iris_client._connection import Connection, refuse_plain_token
 from iris_client._context import deadline_in, handler_deadline
-from iris_client._errors import Denied, InvalidCall, MeshClosed, TooLarge
+from iris_client._errors import DeliveryError, Denied, InvalidCall, MemberLost, MeshClosed, TooLarge
 from iris_client._frames import Header, Kind
 from iris_client._joined import DRAIN_TIMEOUT, Joined
 from iris_client._lane import Lane
-from iris_client._model import State, StateChange
+from iris_client._large import PROCESS
+from iris_client._model import Executed, State, StateChange
 from iris_client._publishing import Publishing
+from iris_client._requestcall import RequestCall
 from iris_client._session import Session
 from iris_client._tunnelcall import TunnelCall
 from iris_client._tunnelflow import TunnelFlow
@@ -34,6 +36,9 @@ from iris_client._version import VERSION
 from iris_client._watchdog import Watch, watch
 
 _log = logging.getLogger("iris_client")
+
+LARGE_ATTEMPTS: Final = 3
+"""How often a request is made whose large body found its member lost: nobody on the way holds it to try again."""
 
 
 class Lifecycle:
@@ -50,6 +55,8 @@ class Lifecycle:
     ) -> None:
         if service:
             _names.cluster(service)
+        if (bound := os.environ.get("IRIS_MAX_ASSEMBLY")) is not None:
+            PROCESS.limit = _bytes_of("IRIS_MAX_ASSEMBLY", bound)
         self._url = url
         self._token = token
         self._timeout = timeout
@@ -166,6 +173,11 @@ class Lifecycle:
         """Most bytes a body may have, as the daemon says."""
         return self._session.limits.max_body
 
+    @property
+    def max_request(self) -> int:
+        """Most bytes the body of a request, or of its reply, may have; at least ``max_body``."""
+        return self._session.limits.max_request
+
     def on_state(self, callback: Callable[[StateChange], object]) -> Callable[[], None]:
         """Call ``callback`` with every change of state, on the loop. Returns a function that stops that."""
         self._callbacks.append(callback)
@@ -187,6 +199,40 @@ class Lifecycle:
         except asyncio.CancelledError:
             self._session.cancel(call)
             raise
+
+    async def _request(self, header: Header, body: bytes, deadline: float, what: str) -> tuple[Header, bytes]:
+        """Make a request; once more when a large body, or reply, lost its member half way and that does no harm."""
+        limits = self._session.limits
+        header.max_large = limits.max_large
+        large = len(body) > limits.max_body
+        may_have_run = False
+        for attempt in range(1, LARGE_ATTEMPTS + 1):
+            this = header
+            if large:  # a call changes its header, and this one may be made again
+                this = Header()
+                this.CopyFrom(header)
+            promise: asyncio.Future[tuple[Header, bytes]] = asyncio.get_running_loop().create_future()
+            call = RequestCall(this, body, deadline, what, promise, large=large)
+            self._session.request(call, time.monotonic())
+            try:
+                return await promise
+            except asyncio.CancelledError:
+                self._session.cancel(call)
+                raise
+            except TooLarge as error:  # for the other end's daemon, which allows less in a frame than ours
+                if large or error.executed is not Executed.NO or len(body) > limits.max_large:
+                    raise
+                large = True
+            except DeliveryError as error:
+                ran = error.executed is not Executed.NO
+                if may_have_run and not ran:
+                    error.executed = Executed.MAYBE
+                may_have_run = may_have_run or ran
+                carried = large or call.flow is not None
+                again = isinstance(error, MemberLost) and carried and (header.idempotent or not ran)
+                if not again or attempt == LARGE_ATTEMPTS:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
 
     async def _open_tunnel(self, call: TunnelCall) -> TunnelFlow:
         self._check()
@@ -254,8 +300,9 @@ class Lifecycle:
         if self._refusal is not None and not (self._allowed_in_handlers and handler_deadline.get() is not None):
             raise MeshClosed(self._refusal)
 
-    def _check_size(self, body: bytes, what: str) -> None:
-        limit = self._session.limits.max_body
+    def _check_size(self, body: bytes, what: str, *, request: bool = False) -> None:
+        limits = self._session.limits
+        limit = limits.max_request if request else limits.max_body
         if len(body) > limit:
             raise TooLarge(f"{what}: the body has {len(body)} bytes, the limit is {limit} bytes")
 
@@ -304,6 +351,17 @@ async def _open_lane(target: Target, token: str | None) -> Lane:
     from iris_client._lane_grpc import open_grpc
 
     return await open_grpc(target, token)
+
+
+def _bytes_of(name: str, text: str) -> int:
+    """Read a number of bytes from the environment.
+
+    Raises:
+        InvalidCall: It is none.
+    """
+    if not (text.isascii() and text.isdecimal()):
+        raise InvalidCall(f"{name}={text[:80]!r}: write a number of bytes")
+    return int(text)
 
 
 def _token_of(environment: Mapping[str, str], targets: list[Target]) -> str | None:

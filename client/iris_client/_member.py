@@ -53,6 +53,7 @@ class MemberRunner:
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads: Threads | None = None
         self._abandoned = False
+        self._arriving: set[Delivery] = set()  # requests whose bodies are on their way
         self._broadcasts: deque[Delivery] = deque()
         self._broadcast_bytes = 0
         self._broadcasting = 0
@@ -60,14 +61,31 @@ class MemberRunner:
 
     @property
     def busy(self) -> int:
-        """How many handlers are running."""
-        return len(self._tasks)
+        """How many handlers are running, or will once the body of their request is here."""
+        return len(self._tasks) + len(self._arriving)
+
+    def takes(self, delivery: Delivery) -> bool:
+        """Whether there is a handler for a delivery; answers for the one that is missing."""
+        if (delivery.kind, delivery.method) in self._handlers:
+            return True
+        delivery.fail(Code.NOT_SUPPORTED, EXECUTED_NO, self._not_supported(delivery))
+        return False
+
+    def arriving(self, delivery: Delivery) -> None:
+        """A request that :meth:`takes` said yes to will be delivered when its body is here."""
+        self._arriving.add(delivery)
+
+    def lost(self, delivery: Delivery) -> None:
+        """It will not: its body stopped coming."""
+        self._arriving.discard(delivery)
+        self._stirred()
 
     def deliver(self, delivery: Delivery) -> None:
         """Start the handler for a delivery, or answer for the one that is missing."""
+        self._arriving.discard(delivery)
         handler = self._handlers.get((delivery.kind, delivery.method))
         if handler is None:
-            delivery.fail(Code.NOT_SUPPORTED, EXECUTED_NO, self._not_supported(delivery))
+            self.takes(delivery)
         elif delivery.kind == Kind.TUNNEL:
             self._start(delivery, self._serve_tunnel(delivery, handler))
         elif delivery.kind != Kind.BROADCAST:
@@ -84,6 +102,8 @@ class MemberRunner:
     def cancel(self) -> None:
         """Stop every handler that is still running."""
         self._broadcasts.clear()
+        for delivery in tuple(self._arriving):
+            delivery.cancel()
         for task in self._tasks:
             task.cancel()
 
@@ -244,12 +264,15 @@ class MemberRunner:
         else:
             body = encode(result, self.cluster.codec)
         limit = self._session.limits.max_body
-        if len(body) > limit:
+        if len(body) <= limit:
+            delivery.reply(body, headers, content_type)
+        elif len(body) <= delivery.max_reply:
+            delivery.reply_large(body, headers, content_type)
+        else:
+            limit = max(limit, delivery.max_reply)
             detail = f"handler {handler.name} answered with {len(body)} bytes, the limit is {limit} bytes"
             _log.error("%s", detail)
             delivery.fail(Code.TOO_LARGE, EXECUTED_YES, detail)
-        else:
-            delivery.reply(body, headers, content_type)
 
     def _reject(self, delivery: Delivery, reject: Reject) -> None:
         body = bytes(reject.body)

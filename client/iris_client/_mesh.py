@@ -117,6 +117,9 @@ class Mesh(Lifecycle):
     ) -> Any:
         """Ask one member and return its answer.
 
+        A body above ``max_body``, and a reply, may have up to ``max_request`` bytes: it rides a tunnel by itself, and
+        no daemon holds more of it than a window.
+
         Args:
             cluster: ``[service/]cluster[@cloud]``.
             body: Bytes; or, with a codec or ``returns``, any value it encodes.
@@ -146,7 +149,7 @@ class Mesh(Lifecycle):
         hedged(header, hedge_after)
         balanced(header, balance, key)
         what = f"request to {cluster!r}"
-        answer, answered = await self._unary(header, data, deadline, what)
+        answer, answered = await self._request(header, data, deadline, what)
         if returns is not None:
             assert codec is not None
             try:
@@ -408,7 +411,7 @@ class Mesh(Lifecycle):
             data, content_type = body, ""
         else:
             data, content_type = encode_body(body, codec)
-        self._check_size(data, f"{kind.name.lower()} to {cluster!r}")
+        self._check_size(data, f"{kind.name.lower()} to {cluster!r}", request=kind == Kind.REQUEST)
         header = make(kind=kind, address=cluster)
         if method:
             header.method = _names.method(method)

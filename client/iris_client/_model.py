@@ -28,6 +28,9 @@ MAX_SIZES: Final = 65_536
 DEFAULT_MAX_BODY: Final = 8 * MiB
 """The body limit until the daemon has told its own."""
 
+DEFAULT_MAX_LARGE_BODY: Final = 256 * MiB
+"""The limit of bodies that ride a tunnel, where nothing else is configured."""
+
 PUBLISH_BUFFER_BYTES: Final = 8 * MiB
 """How much may wait in this process to be published before ``publish`` waits."""
 
@@ -178,6 +181,7 @@ class Limits:
 
     Attributes:
         max_body: Most bytes a body may have.
+        max_large: Most bytes a request's or a reply's body may have, over a tunnel; 0 when that cannot be.
         node: The id of the node this app is attached to, hexadecimal.
         version: The daemon's release.
     """
@@ -185,3 +189,9 @@ class Limits:
     max_body: int = DEFAULT_MAX_BODY
     node: str = ""
     version: str = ""
+    max_large: int = 0
+
+    @property
+    def max_request(self) -> int:
+        """Most bytes the body of a request or of its reply may have."""
+        return max(self.max_body, self.max_large)

@@ -12,38 +12,25 @@ Invariants:
 
 from __future__ import annotations
 
-import heapq
-import math
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from iris_client._assembly import Assembly
 from iris_client._calls import Call, Promise, Standing
-from iris_client._deliveries import PATTERN_NAMES, Delivery
+from iris_client._deadlines import Deadlines, Timed
+from iris_client._deliveries import PATTERN_NAMES, Delivery, Member
 from iris_client._errors import IrisError, Overloaded
+from iris_client._flows import Flows
 from iris_client._frames import EXECUTED_NO, Code, Header, Kind, ProtocolError, append_frame, decode_batch, make
+from iris_client._large import PROCESS, Arrival, Feed, Reserve
 from iris_client._model import CALL_BUFFER_BYTES, Executed, Limits
 from iris_client._outbox import Out, Outbox
 from iris_client._publishing import FlushCall, Publishing
+from iris_client._requestcall import RequestCall
 from iris_client._tunnelcall import TunnelCall, broken, tunnel_frame
-from iris_client._tunnelflow import Budget, TunnelFlow
+from iris_client._tunnelflow import TunnelFlow
 
 _WHOLE: Final = frozenset({Kind.DATA, Kind.PART, Kind.CHANGE})  # `more` means something else there
-
-
-class Member(Protocol):
-    """Where deliveries of one cluster go."""
-
-    def deliver(self, delivery: Delivery) -> None: ...
-
-
-class Timed(Protocol):
-    """What the session can watch a deadline for."""
-
-    deadline: float
-    over: bool
-
-    def expired(self, now: float) -> None: ...
 
 
 class Session:
@@ -54,6 +41,7 @@ class Session:
         name: What this app is called, for people.
         version: This SDK's release.
         wake: Called when there is something new to send.
+        reserve: What large bodies may hold.
 
     Attributes:
         attached: WELCOME came and the stream has not broken.
@@ -62,10 +50,11 @@ class Session:
         publishing: What waits to be published.
         on_attached: Called when WELCOME came.
         on_goodbye: Called with the daemon's reason when it starts to leave.
-        on_timer: Called with the time of a deadline that is now the next one.
     """
 
-    def __init__(self, *, service: str, name: str, version: str, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, *, service: str, name: str, version: str, wake: Callable[[], None], reserve: Reserve = PROCESS
+    ) -> None:
         self._service = service
         self._name = name
         self._version = version
@@ -77,20 +66,17 @@ class Session:
         self._standing: dict[Standing, None] = {}
         self._members: dict[str, Member] = {}
         self._deliveries: dict[int, Delivery] = {}
-        self._flows: dict[TunnelFlow, Call | Delivery] = {}
-        self._timed: list[tuple[float, int, Timed]] = []
-        self._timed_count = 0
+        self._deadlines = Deadlines(self._expired, lambda: len(self._calls) + len(self._deliveries))
         self._assembly = Assembly()
         self._outbox = Outbox(self._opened, wake)
         self._hello_due = False
-        self.budget = Budget()
         self.publishing = Publishing(self._outbox.offer, self._opened, self._new_id)
         self.attached = False
         self.draining = False
         self.limits = Limits()
+        self._flows = Flows(self._outbox, reserve, self.limits.max_body, self._flow_ended)
         self.on_attached: Callable[[], None] = lambda: None
         self.on_goodbye: Callable[[str], None] = lambda reason: None
-        self.on_timer: Callable[[float], None] = lambda deadline: None
 
     # -------------------------------------------------------------- streams
 
@@ -120,6 +106,7 @@ class Session:
                 self._held_bytes += len(call.body)
             else:
                 call.detached(reason)
+        self._flows.lane_down(broken("tunnel", reason))
         self._standing = {call: None for call in self._standing if not call.over}
         return self.publishing.detached([call for call in flushes if not call.over])
 
@@ -167,6 +154,11 @@ class Session:
             and not self._deliveries
             and all(isinstance(call, Standing) and not call.leaving for call in self._calls.values())
         )
+
+    @property
+    def max_assembly(self) -> int:
+        """Bytes a large body can have at most to be put together in this process."""
+        return self._flows.most
 
     # ---------------------------------------------------------------- calls
 
@@ -220,11 +212,9 @@ class Session:
         Raises:
             Overloaded: All tunnels together already hold as much as they may.
         """
-        window = self.budget.first()
-        if not window:
+        flow = self._flows.open(call, call.what)
+        if flow is None:
             raise Overloaded(f"{call.what}: the tunnels of this mesh already hold all the memory they may")
-        call.flow = flow = TunnelFlow(self, self.budget, window, self.limits.max_body, call.what)
-        self._flows[flow] = call
         try:
             self.open(call, now)
         except Overloaded as error:
@@ -232,13 +222,25 @@ class Session:
             raise
         return flow
 
+    def request(self, call: RequestCall, now: float) -> None:
+        """Open a request.
+
+        Raises:
+            Overloaded: Too much already waits in this process.
+        """
+        call.prepare(self._flows)
+        try:
+            self.open(call, now)
+        except Overloaded:
+            call.dropped()
+            raise
+
     def cancel(self, call: Call) -> None:
         """The opener no longer wants the call. Nothing is told to its promise."""
         if call.over:
             return
         call.over = True
-        if isinstance(call, TunnelCall) and call.flow is not None:
-            call.flow.fail(broken(call.what, "cancelled"))
+        call.dropped()
         self._drop_held(call)
         self._calls.pop(call.id, None)
         if call.id:
@@ -253,34 +255,21 @@ class Session:
 
     # ----------------------------------------------------------------- time
 
+    def on_timer(self, told: Callable[[float], None]) -> None:
+        """Call ``told`` with the time of every deadline that is now the next one."""
+        self._deadlines.on_sooner = told
+
     def watch(self, timed: Timed) -> None:
         """Call ``timed.expired`` when its deadline passes, unless it is over by then."""
-        if timed.deadline == math.inf:
-            return
-        heap = self._timed
-        if len(heap) > 1024 and len(heap) > 4 * (len(self._calls) + len(self._deliveries)):
-            heap[:] = [entry for entry in heap if not entry[2].over]
-            heapq.heapify(heap)
-        self._timed_count += 1
-        heapq.heappush(heap, (timed.deadline, self._timed_count, timed))
-        if heap[0][2] is timed:
-            self.on_timer(timed.deadline)
+        self._deadlines.watch(timed)
 
     def next_deadline(self) -> float | None:
         """When :meth:`on_deadline` should be called next."""
-        heap = self._timed
-        while heap and heap[0][2].over:
-            heapq.heappop(heap)
-        return heap[0][0] if heap else None
+        return self._deadlines.next()
 
     def on_deadline(self, now: float) -> None:
         """End every call whose time has come. Early calls do nothing."""
-        heap = self._timed
-        while heap and (heap[0][0] <= now or heap[0][2].over):
-            timed = heapq.heappop(heap)[2]
-            if not timed.over and timed.deadline != math.inf:
-                timed.expired(now)
-                self._expired(timed, now)
+        self._deadlines.due(now)
 
     def _expired(self, timed: Timed, now: float) -> None:
         if not timed.over:
@@ -288,7 +277,8 @@ class Session:
                 self.watch(timed)  # it gave itself more time
         elif isinstance(timed, Call):
             self._drop_held(timed)
-            if timed.id and self._calls.pop(timed.id, None) is not None:
+            if timed.id:
+                self._calls.pop(timed.id, None)
                 self._assembly.forget(timed.id)
                 self._outbox.push(Out(make(kind=Kind.CANCEL, id=timed.id)))
 
@@ -336,7 +326,9 @@ class Session:
 
     def _about_stream(self, kind: int, header: Header) -> None:
         if kind == Kind.WELCOME and not self.attached:
-            self.limits = Limits(header.max_bytes or self.limits.max_body, header.node, header.version)
+            max_body = header.max_bytes or self.limits.max_body
+            self.limits = Limits(max_body, header.node, header.version, header.max_large)
+            self._flows.max_body = max_body
             self.attached = True
             for standing in self._standing:
                 self._push(standing)
@@ -364,13 +356,19 @@ class Session:
         if member is None:
             return delivery.fail(Code.NO_MEMBER, EXECUTED_NO, f"this member of {cluster!r} has left")
         if kind == Kind.TUNNEL:
-            window = self.budget.first()
-            if not window:
+            if not member.takes(delivery):
+                return None
+            flow = self._flows.open(delivery, f"tunnel of cluster {cluster!r}", large=bool(header.carries))
+            if flow is None:
                 return delivery.fail(Code.OVERLOADED, EXECUTED_NO, "this member's tunnels hold all the memory they may")
-            what = f"tunnel of cluster {cluster!r}"
-            delivery.flow = flow = TunnelFlow(self, self.budget, window, self.limits.max_body, what)
-            flow.id = id
-            self._flows[flow] = delivery
+            if header.carries:
+                if not self._flows.hold(flow, header.total):
+                    full = f"large bodies of this member's process hold what they may, of {self._flows.most} bytes"
+                    return delivery.fail(Code.OVERLOADED, EXECUTED_NO, full)
+                self.watch(delivery)
+                member.arriving(delivery)
+                Arrival(delivery, flow, header.total, member.deliver, member.lost)
+                return None
         self.watch(delivery)
         member.deliver(delivery)
         return None
@@ -379,11 +377,13 @@ class Session:
         flow = delivery.flow
         if kind == Kind.CANCEL:
             delivery.cancel()
-            if flow is not None:
+            if flow is not None and (delivery.kind == Kind.TUNNEL or delivery.over):
                 flow.abort("the opener cancelled it", Code.CANCELLED)
         elif flow is None:
             raise ProtocolError(f"unexpected frame kind {kind} for a {PATTERN_NAMES[delivery.kind]}")
         elif kind == Kind.ERROR:
+            if delivery.kind != Kind.TUNNEL:
+                delivery.cancel()
             flow.fail(broken(f"tunnel of cluster {delivery.cluster!r}", header.detail or "the opener broke it"))
         else:
             tunnel_frame(flow, kind, header, body)
@@ -400,19 +400,21 @@ class Session:
             delivery.flow.fail(broken(f"tunnel of cluster {delivery.cluster!r}", header.detail))
         self._outbox.push(Out(header, body))
 
-    def push_for(self, flow: TunnelFlow, header: Header) -> None:
-        """Send a small frame of a tunnel."""
-        header.id = flow.id
-        self._outbox.push(Out(header))
-
-    def offer_flow(self, flow: TunnelFlow) -> None:
-        self._outbox.offer(flow)
-
-    def forget_flow(self, flow: TunnelFlow) -> None:
-        owner = self._flows.pop(flow, None)
-        if owner is None:
+    def answer_large(self, delivery: Delivery, header: Header, body: bytes) -> None:
+        """Send a reply that is too large for a frame; the delivery is over when it has left."""
+        delivery.over = True
+        if self._deliveries.get(delivery.id) is not delivery:
             return
-        owner.over = True
+        flow = delivery.flow
+        if flow is None:
+            flow = self._flows.open_outgoing(delivery, f"reply of cluster {delivery.cluster!r}")
+            flow.accept()
+        self._outbox.push(Out(header))
+        feed = Feed(flow, body, self.limits.max_body)
+        flow.on_change = feed.pump
+        feed.pump()
+
+    def _flow_ended(self, owner: Call | Delivery) -> None:
         if isinstance(owner, Delivery):
             if self._deliveries.get(owner.id) is owner:
                 del self._deliveries[owner.id]
@@ -435,6 +437,6 @@ class Session:
     def _opened(self, call: Call) -> int:
         call.id = id = self._new_id()
         self._calls[id] = call
-        if isinstance(call, TunnelCall) and call.flow is not None:
+        if call.flow is not None:
             call.flow.id = id
         return id

@@ -126,6 +126,11 @@ class Mesh:
         """Most bytes a body may have, as the daemon says."""
         return self._mesh.max_body
 
+    @property
+    def max_request(self) -> int:
+        """Most bytes the body of a request, or of its reply, may have; at least ``max_body``."""
+        return self._mesh.max_request
+
     def on_state(self, callback: Callable[[StateChange], object]) -> Callable[[], None]:
         """Call ``callback`` with every change of state, on the mesh's own thread: it must not block."""
         return self._mesh.on_state(callback)

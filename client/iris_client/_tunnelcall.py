@@ -14,12 +14,11 @@ from iris_client._tunnelflow import TunnelFlow
 class TunnelCall(Call):
     """A tunnel this app opens; accepted by the first CREDIT. The promise gets None."""
 
-    __slots__ = ("flow", "promise")
+    __slots__ = ("promise",)
 
     def __init__(self, header: Header, body: bytes, deadline: float, what: str, promise: Promise) -> None:
         super().__init__(header, body, deadline, what)
         self.promise = promise
-        self.flow: TunnelFlow | None = None
 
     def on_frame(self, kind: int, header: Header, body: bytes) -> None:
         flow = self.flow
@@ -34,6 +33,10 @@ class TunnelCall(Call):
             self.promise.set_result(None)
             flow.accept()
         tunnel_frame(flow, kind, header, body)
+
+    def dropped(self) -> None:
+        if self.flow is not None:
+            self.flow.fail(broken(self.what, "cancelled"))
 
     def fail(self, error: IrisError) -> None:
         self.over = True

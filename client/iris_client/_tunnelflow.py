@@ -1,7 +1,8 @@
 """One end of a tunnel (pure): pieces, credit both ways, half-close, and never a clean end that was not one.
 
 Each end lets the other send only what it has room for. Room is given back as the app takes messages, half a window at
-a time; an app that always waits for more gets a larger window, as long as all tunnels together stay within a budget.
+a time. An app that always waits for more gets a larger window, as long as all tunnels together stay within a budget,
+and gives it back when others have come.
 
 Invariants:
     - bytes sent never exceed the credit granted by the other end
@@ -29,27 +30,46 @@ DATA_COST: Final = 64
 
 
 class Budget:
-    """What all tunnels of one mesh may grant together. Bytes."""
+    """What all tunnels of one mesh may grant together. Bytes.
+
+    Half of it is for new tunnels alone, which then begin with the smallest window: those that were fast once and are
+    open still must not keep others out. The other half is shared out: a window grows no larger than its share, and
+    shrinks towards it when others have come, so that of many that send at once none gets more for having come first.
+    """
 
     def __init__(self, limit: int = 64 * MiB) -> None:
         self._left = limit
+        self._for_new = limit // 2
+        self._windows = 0
+
+    @property
+    def share(self) -> int:
+        """The window each tunnel should have, of as many as there are."""
+        return max(SMALLEST_WINDOW, min(LARGEST_WINDOW, self._for_new // max(1, self._windows)))
 
     def first(self) -> int:
-        """Take a window for a new tunnel: the usual one, or what is left, or 0 when that is too little."""
-        size = min(FIRST_WINDOW, self._left)
-        if size < SMALLEST_WINDOW:
+        """Take a window for a new tunnel: the usual one, a small one when little is left, 0 when that is too little."""
+        size = FIRST_WINDOW if self._left - FIRST_WINDOW >= self._for_new else SMALLEST_WINDOW
+        if size > self._left:
             return 0
         self._left -= size
+        self._windows += 1
         return size
 
     def more(self, size: int) -> int:
         """Take up to ``size`` more bytes; return how many that were."""
-        size = min(size, self._left)
+        size = max(0, min(size, self._left - self._for_new))
         self._left -= size
         return size
 
     def give_back(self, size: int) -> None:
+        """Return a part of a window."""
         self._left += size
+
+    def ended(self, size: int) -> None:
+        """Return what is left of a window that came from :meth:`first`."""
+        self._left += size
+        self._windows -= 1
 
 
 class Port(Protocol):
@@ -306,13 +326,19 @@ class TunnelFlow:
             self._partial_owed = 0
         if self.clean or self._over or not self._accepted or self._owed * 2 < self._window:
             return
-        more = 0
-        if not self._messages and self._window < LARGEST_WINDOW:
+        more, share = 0, self._budget.share
+        if self._window > share:
+            spare = min(self._owed, self._window - share)
+            self._owed -= spare
+            self._window -= spare
+            self._budget.give_back(spare)
+        elif not self._messages and self._window < share:
             # The app waits for us, not we for the app: let more be under way.
-            more = self._budget.more(min(self._window, LARGEST_WINDOW - self._window))
+            more = self._budget.more(min(self._window, share - self._window))
             self._window += more
         count, self._owed = self._owed + more, 0
-        self._grant(count)
+        if count:
+            self._grant(count)
 
     def _end_if_both(self) -> None:
         if self.clean and self._finished:
@@ -321,6 +347,7 @@ class TunnelFlow:
     def _end(self) -> None:
         if not self._over:
             self._over = True
-            self._budget.give_back(self._window)
+            if self._window:
+                self._budget.ended(self._window)
             self._window = 0
             self._port.forget_flow(self)

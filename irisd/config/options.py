@@ -223,6 +223,9 @@ class Config:
 
     # limits
     max_body: int = _size(8 * MiB, "Largest body of one message", room="limits", low=KiB, high=GiB)
+    max_large_body: int = _size(
+        256 * MiB, "Largest body of a request or reply that rides a tunnel; 0: none", room="limits", low=0, high=GiB
+    )
     peer_outbox: int = _size(64 * MiB, "What may wait towards one peer", room="limits", low=MiB, high=16 * GiB)
     attachment_outbox: int = _size(64 * MiB, "What may wait towards one app", room="limits", low=MiB, high=16 * GiB)
     request_queue: int = _size(

@@ -182,6 +182,7 @@ class Daemon:
         identity = NodeIdentity(secrets.token_bytes(16), config.name, name, config.cloud, __version__)
         settings = NodeSettings(
             max_body=config.max_body,
+            max_large_body=config.max_large_body,
             peer_outbox=config.peer_outbox,
             app_outbox=config.attachment_outbox,
             app_backlog=4 * config.subscription_queue,

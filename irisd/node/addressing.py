@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from irisd.model import Code, Frame, Kind, Pattern
+from irisd.model import LARGE, Code, Frame, Kind, Pattern
 from irisd.node.core import Core, ProtocolError
 from irisd.node.endpoints import App, Endpoint
 from irisd.router.names import BadName, parse_address
@@ -24,6 +24,16 @@ NAME: dict[int, str] = {
     Kind.SURVEY: "surveys",
 }
 """What people call them."""
+
+
+def kind_of(frame: Frame) -> Kind:
+    """What a call asks for: a tunnel may carry a request."""
+    return Kind(frame.carries or frame.kind)
+
+
+def needed(frame: Frame) -> int:
+    """The pattern a member must handle to be given a call."""
+    return LARGE if frame.carries else PATTERN[frame.kind]
 
 
 def cluster_named(core: Core, source: Endpoint, frame: Frame) -> str | None:

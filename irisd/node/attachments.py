@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from irisd.model import MAX_BALANCE, Claim, Code, Frame, Kind, Pattern, WhenFull
+from irisd.model import LARGE, MAX_BALANCE, Claim, Code, Frame, Kind, Pattern, WhenFull
 from irisd.node.calls import Calls
 from irisd.node.core import Core
 from irisd.node.endpoints import App, Member, Subscription
@@ -44,7 +44,8 @@ class Attachments:
             Kind.WELCOME,
             address=identity.service,
             member=app.member_name,
-            max_bytes=self._core.settings.max_body,
+            max_bytes=settings.max_body,
+            max_large=settings.max_large_body,
             version=identity.version,
             node=identity.node_id.hex(),
         )
@@ -107,7 +108,7 @@ class Attachments:
                 app,
                 frame.id,
                 cluster,
-                frame.patterns,
+                frame.patterns | (LARGE if frame.max_large and frame.patterns & Pattern.REQUEST else 0),
                 frame.concurrency,
                 level=frame.priority,
                 balance=frame.balance,

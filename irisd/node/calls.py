@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from irisd.flow.outbox import REQUESTS
 from irisd.model import MAX_BALANCE, Code, Executed, Frame, Kind
-from irisd.node.addressing import NAME, PATTERN, cluster_named
+from irisd.node.addressing import NAME, cluster_named, kind_of, needed
 from irisd.node.core import Core
 from irisd.node.endpoints import App, Endpoint, Member, Peer
 from irisd.node.hedges import Hedges
@@ -81,7 +81,7 @@ class Calls:
         call = Call(source.id, frame.id, isinstance(source, App), frame, cluster, deadline)
         source.opened[frame.id] = call
         core.timers.add(call, deadline)
-        core.counters[f"calls.{NAME[frame.kind]}"] += 1
+        core.counters[f"calls.{NAME[kind_of(frame)]}"] += 1
         if isinstance(source, App):
             frame.member, frame.hops, frame.count = source.member_name, 0, 0
             source.retries.earn()
@@ -101,13 +101,14 @@ class Calls:
     def _dispatch(self, call: Call) -> None:
         """The origin chooses a node."""
         core = self._core
-        untried = self.places.untried(call, PATTERN[call.frame.kind])
+        untried = self.places.untried(call, needed(call.frame))
         if not untried:
             serving = core.registry.serving(call.cluster)
             if call.attempts:
                 self._end(call, Code.MEMBER_LOST, call.executed, "every member that could be tried was lost")
             elif serving:
-                what = f"members of {call.cluster!r} handle no {NAME[call.frame.kind]}"
+                size = " of this size" if call.frame.carries else ""
+                what = f"members of {call.cluster!r} handle no {NAME[kind_of(call.frame)]}{size}"
                 self._end(call, Code.NOT_SUPPORTED, Executed.NO, what)
             else:
                 self._end(call, Code.NO_MEMBER, Executed.NO, f"nobody serves {call.cluster!r}")
@@ -139,7 +140,7 @@ class Calls:
         """This node chooses one of its members, or lets the call wait for a slot."""
         members = self.members
         there = members.of(call.cluster)
-        pattern = PATTERN[call.frame.kind]
+        pattern = needed(call.frame)
         if not any(member.patterns & pattern for member in there):
             code = Code.NOT_SUPPORTED if there else Code.NO_MEMBER
             self._failed(call, code, Executed.NO, f"no member of {call.cluster!r} on its node handles that")
@@ -162,7 +163,7 @@ class Calls:
             self._core.drop("app-outbox-full")
             self._failed(call, Code.OVERLOADED, Executed.NO, f"the queue towards {member.app.member_name} is full")
             return
-        if call.frame.kind != Kind.TUNNEL:
+        if kind_of(call.frame) != Kind.TUNNEL:
             self.members.took(call, member)
         self._queued(call)
         self._give(call, member.app)
@@ -206,7 +207,7 @@ class Calls:
             self._queued(call)  # a peer's: the push lies with its member; a member's: it was handled
             self._forget(call)
             return
-        if call.frame.kind != Kind.REQUEST or frame.kind != Kind.REPLY:
+        if kind_of(call.frame) != Kind.REQUEST or frame.kind != Kind.REPLY:
             self._failed(
                 call, Code.HANDLER_FAILED, Executed.MAYBE, "the member answered with a frame that is no answer"
             )
@@ -215,13 +216,19 @@ class Calls:
         self._answer(call, frame.copy(member=member))
 
     def credit(self, target: Endpoint, call: Call, frame: Frame) -> None:
-        """The first CREDIT of a tunnel's member accepts it."""
-        if call.frame.kind != Kind.TUNNEL:
+        """The first CREDIT of a tunnel's member accepts it; that of a request's begins a large reply."""
+        carried = kind_of(call.frame) == Kind.REQUEST and call.frame.max_large > 0
+        if call.frame.kind != Kind.TUNNEL and not carried:
             return
-        self._released(call, Ended.OTHERWISE)
+        if not carried:
+            self._released(call, Ended.OTHERWISE)
         if call.cancelled:
             return
+        place = b""
+        if carried:
+            place, call.place = call.place, b""
         self._forget(call)
+        call.place = place
         self._accepted(call, target, frame)
 
     def _survives(self, call: Call) -> bool:
@@ -237,6 +244,22 @@ class Calls:
             source.opened[rival.source_id] = rival
         self._core.timers.add(rival, rival.deadline)
         return True
+
+    def carried(self, call: Call) -> None:
+        """The tunnel that carried a request is over, and with it the request: its slot is free."""
+        self._left(call, Ended.OTHERWISE)
+        self._released(call, Ended.WELL)
+        self.members.released(call, Ended.OTHERWISE)  # its app may have gone
+
+    def abandoned(self, call: Call) -> None:
+        """Whoever opened the tunnel that carries a request wants no more of it: it is cancelled like any other."""
+        self._left(call, Ended.OTHERWISE)
+        target = self._core.endpoint(call.target) if call.target is not None else None
+        if target is None:
+            self.carried(call)
+            return
+        target.given[call.target_id] = call
+        self._stop(call)
 
     # -- what goes wrong
 
@@ -283,7 +306,7 @@ class Calls:
 
     def _another(self, call: Call) -> bool:
         """Whether this node has a member that was not tried yet."""
-        pattern = PATTERN[call.frame.kind]
+        pattern = needed(call.frame)
         return any(m.patterns & pattern and m.app.id not in call.tried for m in self.members.of(call.cluster))
 
     def _may_repeat(self, call: Call) -> bool:
@@ -334,7 +357,7 @@ class Calls:
             and code in ELSEWHERE
             and call.source_id != ACCEPTED
             and call.attempts < self._core.settings.attempts
-            and self.places.untried(call, PATTERN[call.frame.kind])
+            and self.places.untried(call, needed(call.frame))
             and self._may_spend(call)
         ):
             self._core.counters["calls.retried"] += 1

@@ -32,6 +32,7 @@ class NodeSettings:
 
     Attributes:
         max_body: Largest body of one message.
+        max_large_body: Largest body of a request or reply that a tunnel carries; 0: none.
         peer_outbox: What may wait towards one peer.
         app_outbox: What may wait towards one app, its subscriptions' own bounds aside.
         app_backlog: What may wait for all subscriptions of one app together; tunnels break a little above it.
@@ -51,6 +52,7 @@ class NodeSettings:
     """
 
     max_body: int = 8 * MiB
+    max_large_body: int = 256 * MiB
     peer_outbox: int = 64 * MiB
     app_outbox: int = 64 * MiB
     app_backlog: int = 256 * MiB

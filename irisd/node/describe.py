@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from irisd.membership import Known
-from irisd.model import State
+from irisd.model import LARGE, State
 from irisd.node.node import Node
 from irisd.status import ClusterNodeRow, ClusterRow, Condition, NodeRow, ServiceInfo, TopicRow
 
@@ -114,7 +114,7 @@ def cluster_rows(node: Node) -> list[ClusterRow]:
         patterns = 0
         nodes = []
         for node_id, claim in serving.items():
-            patterns |= claim.patterns
+            patterns |= claim.patterns & ~LARGE
             if node_id == own:
                 name, outstanding = core.identity.name, node.outstanding(cluster)
             else:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from irisd.model import Balance, Claim, Kind
-from irisd.node.addressing import PATTERN
+from irisd.node.addressing import kind_of, needed
 from irisd.node.core import Core
 from irisd.node.endpoints import Member
 from irisd.node.waiting import Waiting
@@ -187,11 +187,11 @@ class Members:
         The caller has seen to it that there are members for its pattern.
         """
         core, group = self._core, self._groups[call.cluster]
-        pool = group.pool(PATTERN[call.frame.kind])
+        pool = group.pool(needed(call.frame))
         if call.frame.key:
             member = self._keeper(call, group)
             return member if member.has_room else None
-        if call.frame.kind == Kind.TUNNEL:  # bounded by its window, and long: it takes no slot
+        if kind_of(call.frame) == Kind.TUNNEL:  # bounded by its window, and long: it takes no slot
             return group.chooser.choose(call.frame.balance or group.balance, pool, core.rng, core.now)
         policy = call.frame.balance or group.balance
         if len(pool.candidates) > FEW:
@@ -209,7 +209,7 @@ class Members:
     def wait(self, call: Call) -> bool:
         """Let a call wait for a slot; False when the queue is full, or all that is here is one call on trial."""
         group = self._groups[call.cluster]
-        pool = group.pool(PATTERN[call.frame.kind])
+        pool = group.pool(needed(call.frame))
         on_trial = all(member.on_trial for member in pool.candidates) and not self._is_alone(group)
         if on_trial or not group.waiting.fits(call.frame, self._core.settings.request_queue):
             return False
@@ -218,7 +218,7 @@ class Members:
 
     def last_resort(self, call: Call) -> Member | None:
         """The queue is full: anybody who has room, of whatever level."""
-        group, pattern = self._groups[call.cluster], PATTERN[call.frame.kind]
+        group, pattern = self._groups[call.cluster], needed(call.frame)
         if call.frame.key:
             return None
         free = self._free([member for member in group.members if member.patterns & pattern and not member.out], call)
@@ -245,7 +245,7 @@ class Members:
 
     def _keeper(self, call: Call, group: Group) -> Member:
         """Whose the call's key is: as long as it is there, whatever it does."""
-        node, pattern, key = self._core.identity.node_id, PATTERN[call.frame.kind], call.frame.key
+        node, pattern, key = self._core.identity.node_id, needed(call.frame), call.frame.key
         able = [m for m in group.members if m.patterns & pattern]
         untried = [m for m in able if m.app.id not in call.tried]
         return max(untried or able, key=lambda member: rank(key, node, (member.seat,)))

@@ -58,6 +58,7 @@ class Node:
         self._settled = not settle
         self._tunnels = Tunnels(self._core)
         self._calls = Calls(self._core, self._tunnels.accepted)
+        self._tunnels.carried, self._tunnels.abandoned = self._calls.carried, self._calls.abandoned
         self._gathers = Gathers(self._core, self._calls)
         self._events = Events(self._core)
         self._views = Views(
@@ -263,7 +264,7 @@ class Node:
         max_body = core.settings.max_body
         try:
             for frame in frames:
-                if (frame.total > max_body or len(frame.body) > max_body) and frame.kind not in _WHOLE:
+                if (frame.total if frame.more else len(frame.body)) > max_body and frame.kind not in _WHOLE:
                     self._too_large(peer, frame)
                     continue
                 if frame.kind == Kind.PART or (frame.more and frame.kind not in _WHOLE):
@@ -353,7 +354,7 @@ class Node:
             self._core.fail(endpoint.id, frame.id, Code.OVERLOADED, f"one app may have {limit} calls under way")
         elif frame.kind in (Kind.BROADCAST, Kind.SURVEY):
             self._gathers.open(endpoint, frame)
-        else:
+        elif not (frame.carries or frame.max_large) or self._tunnels.may_carry(endpoint, frame):
             self._calls.open(endpoint, frame)
 
     def _too_large(self, peer: Peer, frame: Frame) -> None:
@@ -400,7 +401,8 @@ class Node:
 
     @staticmethod
     def _check_accepted(under_way: UnderWay, of_tunnel: bool) -> None:
-        if of_tunnel and isinstance(under_way, Call) and under_way.frame.kind == Kind.TUNNEL:
+        unopened = isinstance(under_way, Call) and under_way.frame.kind == Kind.TUNNEL and not under_way.cancelled
+        if of_tunnel and unopened:
             raise ProtocolError("tunnel: DATA, FINISH or CREDIT before its member has accepted it with a CREDIT")
 
     def _accepted(self, peer: Peer, frame: Frame) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from irisd.model import Balance, Claim, NodeId
-from irisd.node.addressing import PATTERN
+from irisd.node.addressing import needed
 from irisd.node.core import Core
 from irisd.node.members import Members, policy_of
 from irisd.router import Call, Candidate, Chooser, Ended, Pool, rank
@@ -123,7 +123,7 @@ class Places:
         """The node that gets a call, of those that were not tried (not empty)."""
         core, own = self._core, self._core.identity.node_id
         nodes = self._clusters[call.cluster]
-        pattern, key = PATTERN[call.frame.kind], call.frame.key
+        pattern, key = needed(call.frame), call.frame.key
         if core.suspects:
             untried = [place for place in untried if place.node not in core.suspects] or untried
         if key:

@@ -4,14 +4,20 @@ The credit an end holds is the other *app's* word, passed on by every node in
 between; nobody may send beyond it, so what a node can have queued of a tunnel
 is bounded by the window. A tunnel is over when both ends have finished; any
 other end is an error at both, never a quiet one.
+
+A tunnel may carry a request whose body is too large for a frame, or the reply
+to one: it then ends with a REPLY or ERROR like the request it is, whose slot
+it keeps, and one that its opener abandons is cancelled like one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NoReturn
 
 from irisd.flow.outbox import FRAME_COST
 from irisd.model import Code, Executed, Frame, KiB, Kind, MiB
+from irisd.node.addressing import kind_of
 from irisd.node.core import Core, ProtocolError
 from irisd.node.endpoints import App, Endpoint
 from irisd.router import Call, Tunnel
@@ -27,12 +33,36 @@ DATA_COST = 64
 
 
 class Tunnels:
-    """All open tunnels of a node."""
+    """All open tunnels of a node.
+
+    Attributes:
+        carried: To be told of a request whose tunnel is over.
+        abandoned: To be told of one whose opener wants no more of it.
+    """
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self._backlog = core.settings.app_backlog + core.settings.app_outbox
         self.open = 0
+        self.carried: Callable[[Call], None] = lambda call: None
+        self.abandoned: Callable[[Call], None] = lambda call: None
+
+    def may_carry(self, source: Endpoint, frame: Frame) -> bool:
+        """Whether a call may have a large body or a large reply; lowers what it says to what is allowed here."""
+        core = self._core
+        limit = core.settings.max_large_body
+        if frame.max_large > limit:
+            frame.max_large = limit
+        if not frame.carries:
+            return True
+        if frame.kind != Kind.TUNNEL or frame.carries != Kind.REQUEST:
+            core.fail(source.id, frame.id, Code.INVALID, "carries: only a TUNNEL can, and only a REQUEST")
+        elif frame.total > limit:
+            detail = f"{core.identity.name} takes large bodies of at most {limit} bytes, this one has {frame.total}"
+            core.fail(source.id, frame.id, Code.TOO_LARGE, detail)
+        else:
+            return True
+        return False
 
     def accepted(self, call: Call, target: Endpoint, frame: Frame) -> None:
         """The member took the tunnel: its first CREDIT opens it."""
@@ -41,6 +71,8 @@ class Tunnels:
             self._core.fail(target.id, call.target_id, Code.TUNNEL_BROKEN, "the opener has left", Executed.YES)
             return
         tunnel = Tunnel(((source.id, call.source_id), (target.id, call.target_id)), call.cluster)
+        if kind_of(call.frame) == Kind.REQUEST:
+            tunnel.call = call
         source.opened[call.source_id] = tunnel
         target.given[call.target_id] = tunnel
         self.open += 1
@@ -82,12 +114,47 @@ class Tunnels:
             self._core.send(other, ("tunnel", id), Frame(Kind.FINISH, id=id))
             if all(tunnel.finished):
                 self._forget(tunnel)
+        elif tunnel.call is not None:
+            self._of_request(sender, tunnel, end, frame)
         elif frame.kind in (Kind.ERROR, Kind.CANCEL):
             detail = frame.detail or "the other end aborted it"
             self._abort(tunnel, 1 - end, detail, code=frame.code or Code.TUNNEL_BROKEN, reason=frame.reason)
             sender.outbox.discard(("tunnel", frame.id))
             if frame.kind == Kind.CANCEL:
                 self._core.fail(sender.id, frame.id, Code.CANCELLED, "running", Executed.YES)
+
+    def _of_request(self, sender: Endpoint, tunnel: Tunnel, end: int, frame: Frame) -> None:
+        """A REPLY or ERROR of whoever has the request; a CANCEL or ERROR of whoever made it."""
+        destination, id = tunnel.ends[1 - end]
+        if end == 1 and frame.kind in (Kind.REPLY, Kind.ERROR):
+            member = sender.member_name if isinstance(sender, App) else frame.member
+            answer = frame.copy(id=id, member=member)
+            if frame.kind == Kind.REPLY and frame.total:  # its body follows as DATA
+                if tunnel.answered:
+                    self._violated(sender, tunnel, "a second REPLY")
+                tunnel.answered = True
+                if (other := self._core.endpoint(destination)) is not None:
+                    self._core.urgent(other, answer)
+                return
+            sender.outbox.discard(("tunnel", frame.id))
+            if (other := self._core.endpoint(destination)) is not None:
+                other.outbox.discard(("tunnel", id))
+            self._forget(tunnel)
+            self._core.answer(destination, answer)
+        elif end == 0 and frame.kind in (Kind.CANCEL, Kind.ERROR):
+            sender.outbox.discard(("tunnel", frame.id))
+            self._abandon(tunnel)
+            self._core.fail(sender.id, frame.id, Code.CANCELLED, "running", Executed.MAYBE)
+
+    def _abandon(self, tunnel: Tunnel) -> None:
+        call, tunnel.call = tunnel.call, None
+        self._forget(tunnel)
+        destination, id = tunnel.ends[1]
+        target = self._core.endpoint(destination)
+        if target is not None:
+            target.outbox.discard(("tunnel", id))
+        if call is not None:
+            self.abandoned(call)
 
     def _credit(self, sender: Endpoint, tunnel: Tunnel, end: int, frame: Frame) -> None:
         """An end lets the other send more: what it may send and what waits here stay within the window."""
@@ -108,6 +175,9 @@ class Tunnels:
     def gone(self, tunnel: Tunnel, endpoint: Endpoint, id: int) -> None:
         """One end's app, or the link towards it, has gone; perhaps both ends were there."""
         if tunnel.over:
+            return
+        if tunnel.call is not None and tunnel.end_of(endpoint.id, id) == 0:
+            self._abandon(tunnel)
             return
         what = "app" if isinstance(endpoint, App) else "link"
         self._abort(tunnel, 1 - tunnel.end_of(endpoint.id, id), f"the {what} at the other end was lost")
@@ -131,6 +201,8 @@ class Tunnels:
 
     def _tell(self, tunnel: Tunnel, end: int, frame: Frame) -> None:
         """An error overtakes and replaces what still waits for that end."""
+        if tunnel.call is not None:
+            frame.code, frame.executed = Code.MEMBER_LOST, Executed.MAYBE  # to its opener it is a request
         destination, id = tunnel.ends[end]
         endpoint = self._core.endpoint(destination)
         if endpoint is not None:
@@ -147,3 +219,5 @@ class Tunnels:
                 for table in (endpoint.opened, endpoint.given):
                     if table.get(id) is tunnel:
                         del table[id]
+        if tunnel.call is not None:
+            self.carried(tunnel.call)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from irisd.flow.outbox import cost
 from irisd.model import Frame
-from irisd.node.addressing import PATTERN
+from irisd.node.addressing import needed
 from irisd.node.endpoints import Member
 from irisd.router import Call
 
@@ -37,7 +37,7 @@ class Waiting:
     def push(self, call: Call, member: Member | None = None) -> None:
         """Let a call wait, for anybody or for one member."""
         self._arrivals += 1
-        line = self._lines[call] = PATTERN[call.frame.kind], member
+        line = self._lines[call] = needed(call.frame), member
         self._queues.setdefault(line, OrderedDict())[call] = self._arrivals
         self.bytes += cost(call.frame)
 

@@ -47,7 +47,12 @@ class Call:
 
     @property
     def executed(self) -> Executed:
-        """``NO`` unless a byte of it, in any attempt, has left this node towards a handler."""
+        """``NO`` unless a byte of it, in any attempt, has left this node towards a handler.
+
+        One that a tunnel carries has no body to run with until the tunnel is accepted, and then is no call any more.
+        """
+        if self.frame.carries:
+            return Executed.NO
         if self.exposed or (self.attempt is not None and self.attempt.sent):
             return Executed.MAYBE
         return Executed.NO
@@ -86,7 +91,8 @@ class Tunnel:
 
     ``credit[i]`` is what end *i* may still send; with what is queued of it here
     it never exceeds the window. ``grants[i]`` is the last CREDIT frame towards
-    end *i*: one that still waits takes up the next.
+    end *i*: one that still waits takes up the next. ``call`` is the request it
+    carries, or whose reply; ``answered`` once the head of that came.
     """
 
     ends: tuple[tuple[Destination, int], tuple[Destination, int]]
@@ -95,6 +101,8 @@ class Tunnel:
     finished: list[bool] = field(default_factory=lambda: [False, False])
     grants: list[Frame | None] = field(default_factory=lambda: [None, None])
     over: bool = False
+    call: Call | None = None
+    answered: bool = False
 
     def end_of(self, destination: Destination, id: int) -> int:
         """Which end (0 opened it) a destination and its id are."""

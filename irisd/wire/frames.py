@@ -39,6 +39,8 @@ _NUMBERS = {
     25: "when_full",
     26: "max_bytes",
     29: "balance",
+    36: "carries",
+    37: "max_large",
     40: "seq",
 }
 _NUMBERS_32 = {4: "remaining_ms", 5: "hops", 22: "patterns", 23: "concurrency", 31: "priority", 32: "hedge_ms"}

@@ -28,6 +28,8 @@ HEADERS = st.builds(
     node=st.sampled_from(["", "abcd"]),
     more=st.booleans(),
     total=st.one_of(st.integers(0, 40), st.just(2**63)),
+    carries=st.sampled_from([0, 0, 0, 11]),
+    max_large=st.sampled_from([0, 1 << 20]),
     count=st.one_of(st.integers(0, 1000), st.just(2**63)),
     code=st.integers(0, 20),
     executed=st.integers(0, 5),
@@ -82,7 +84,7 @@ def test_any_truncation_and_any_flipped_bit(frames: list[tuple[pb.Header, bytes]
 def test_a_daemon_that_says_anything(batches: list[list[tuple[pb.Header, bytes]]]):
     """Whatever a daemon says, the session goes on or gives the stream up by name, and can attach again."""
     daemon = Daemon(max_body=1000)
-    promises = [Promise() for _ in range(3)]
+    promises = [Promise() for _ in range(5)]
     _open_everything(daemon, promises)
     daemon.take()
     try:
@@ -105,12 +107,16 @@ def _open_everything(daemon: Daemon, promises: list[Promise]) -> None:
     from iris_client._changes import ChangeQueue, WatchCall
     from iris_client._eventqueue import EventQueue, SubscribeCall
     from iris_client._frames import Kind
+    from iris_client._requestcall import RequestCall
     from iris_client._tunnelcall import TunnelCall
 
     session: Session = daemon.session
     deadline = daemon.now + 5
     session.open(Unary(make(kind=Kind.REQUEST, address="x"), b"", deadline, "request", promises[0]), daemon.now)
     session.flush(promises[1], deadline)
+    for at, large in ((3, True), (4, False)):
+        header = make(kind=Kind.REQUEST, address="x", max_large=1 << 20)
+        session.request(RequestCall(header, b"body", deadline, "request", promises[at], large=large), daemon.now)
     session.tunnel(TunnelCall(make(kind=Kind.TUNNEL), b"", deadline, "tunnel", promises[2]), daemon.now)
     session.open(SurveyCall(make(kind=Kind.SURVEY), b"", deadline, "survey", lambda: None), daemon.now)
     queue = EventQueue(1000, drop_oldest=True)
@@ -120,9 +126,18 @@ def _open_everything(daemon: Daemon, promises: list[Promise]) -> None:
 
 
 class _Echo:
+    def takes(self, delivery) -> bool:
+        return True
+
+    def arriving(self, delivery) -> None: ...
+
+    def lost(self, delivery) -> None: ...
+
     def deliver(self, delivery) -> None:
-        if delivery.flow is not None:
+        if delivery.kind == 19:
             delivery.flow.accept()
+        elif delivery.id & 2 and delivery.max_reply:
+            delivery.reply_large(bytes(100_000))
         else:
             delivery.reply(delivery.body)
 

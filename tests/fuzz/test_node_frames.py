@@ -114,6 +114,8 @@ def any_frames(draw: st.DrawFn) -> Frame:
                 "members": st.lists(st.text(max_size=3), max_size=3).map(tuple),
                 "patterns": NUMBERS,
                 "concurrency": NUMBERS,
+                "carries": st.sampled_from([0, 11, 12, 999]),
+                "max_large": NUMBERS,
             },
         )
     )
@@ -132,12 +134,22 @@ OPENERS = st.builds(
     remaining_ms=st.sampled_from([1, 50, 5000]),
     body=BODIES,
     idempotent=st.booleans(),
+    carries=st.sampled_from([0, 0, Kind.REQUEST]),
+    max_large=NUMBERS,
+    total=NUMBERS,
 )
 OF_CALLS = st.sampled_from(
     [Kind.REPLY, Kind.ERROR, Kind.DONE, Kind.CANCEL, Kind.CREDIT, Kind.DATA, Kind.FINISH, Kind.PART]
 )
 SAID = st.builds(
-    Frame, OF_CALLS, body=BODIES, count=NUMBERS, code=NUMBERS, executed=NUMBERS, member=st.text(max_size=3)
+    Frame,
+    OF_CALLS,
+    body=BODIES,
+    count=NUMBERS,
+    code=NUMBERS,
+    executed=NUMBERS,
+    member=st.text(max_size=3),
+    total=NUMBERS,
 )
 
 
@@ -164,7 +176,7 @@ class AnyMesh(RuleBasedStateMachine):
         if len(self.liars) < 3:
             app = self.place.app("liar")
             self.liars.append(app)
-            self.place.say(app, join(1, "db", concurrency=2), subscribe(3, "t.>", max_bytes=2000))
+            self.place.say(app, join(1, "db", concurrency=2, max_large=1), subscribe(3, "t.>", max_bytes=2000))
             self.place.say(app, Frame(Kind.WATCH, id=5, address="db"))
 
     @precondition(lambda self: self.liars)
@@ -179,7 +191,10 @@ class AnyMesh(RuleBasedStateMachine):
         app = self.liars[who % len(self.liars)]
         heard = self.place.hear(app) if read else []
         for frame in heard:
-            if frame.kind in (Kind.REQUEST, Kind.SURVEY):
+            if frame.kind == Kind.REQUEST and frame.max_large:
+                head = Frame(Kind.REPLY, id=frame.id, total=frame.max_large)
+                self.place.say(app, Frame(Kind.CREDIT, id=frame.id), head)
+            elif frame.kind in (Kind.REQUEST, Kind.SURVEY):
                 self.place.say(app, reply(frame.id, frame.body))
             elif frame.kind == Kind.TUNNEL:
                 self.place.say(app, Frame(Kind.CREDIT, id=frame.id, count=5000))

@@ -24,6 +24,8 @@ from tests.integration.cli_iris_ground import Mesh
 PATIENCE = 10.0  # seconds for something that must happen; only a failing test waits so long
 MiB = 1 << 20
 BODY_LIMIT = 8 * MiB
+REQUEST_LIMIT = 256 * MiB
+"""The same of requests and replies, which ride tunnels."""
 
 
 def frame(kind: Any, id: int = 0, body: bytes = b"", **header: Any) -> pb.Frame:

@@ -18,7 +18,18 @@ import pytest_asyncio
 
 import iris_client as iris
 
-from .bad_input_ground import BODY_LIMIT, PATIENCE, MiB, daemons, eventually, neighbour, nothing_left, status_of, url_of
+from .bad_input_ground import (
+    BODY_LIMIT,
+    PATIENCE,
+    REQUEST_LIMIT,
+    MiB,
+    daemons,
+    eventually,
+    neighbour,
+    nothing_left,
+    status_of,
+    url_of,
+)
 from .cli_iris_ground import Mesh
 
 PROMPT = 2.0  # seconds within which a loss must be told; nobody waits for a deadline of ten
@@ -92,7 +103,9 @@ async def test_nobody_there(caller: iris.Mesh) -> None:
 async def test_bodies_above_the_limit_are_refused_with_the_limit_named(caller: iris.Mesh) -> None:
     body = bytes(BODY_LIMIT + 1)
     named = "the body has 8388609 bytes, the limit is 8388608 bytes"
-    for call in (caller.request("x", body), caller.push("x", body), caller.broadcast("x", body)):
+    with pytest.raises(iris.TooLarge, match="the body has 268435457 bytes, the limit is 268435456 bytes"):
+        await caller.request("x", bytes(REQUEST_LIMIT + 1))
+    for call in (caller.push("x", body), caller.broadcast("x", body)):
         with pytest.raises(iris.TooLarge, match=named):
             await call
     with pytest.raises(iris.TooLarge, match=named):
@@ -211,10 +224,11 @@ async def test_a_handler_that_returns_the_wrong_type(caller: iris.Mesh, far: iri
 
 async def test_a_handler_that_returns_too_much(caller: iris.Mesh, far: iris.Mesh) -> None:
     async def much(body: bytes) -> bytes:
-        return bytes(BODY_LIMIT + 1)
+        return bytes(REQUEST_LIMIT + 1)
 
     async with serving(far, much):
-        with pytest.raises(iris.TooLarge, match="answered with 8388609 bytes, the limit is 8388608 bytes") as failed:
+        named = "answered with 268435457 bytes, the limit is 268435456 bytes"
+        with pytest.raises(iris.TooLarge, match=named) as failed:
             await caller.request("odd", b"")
         assert failed.value.executed == iris.Executed.YES
         await still_serves(caller)
@@ -330,23 +344,29 @@ async def test_a_tunnels_handler_that_raises_breaks_it(caller: iris.Mesh, far: i
 
 
 async def test_what_other_daemons_allow_is_told_by_name() -> None:
-    """Two daemons that do not agree on max_body: the call fails, the link stands."""
+    """Two daemons that do not agree on what a body may have: the call fails, the link stands."""
     with daemons("ash") as own:
-        own.daemon("fir", "--max-body", "1MiB")
+        own.daemon("fir", "--max-body", "1MiB", "--max-large-body", "3MiB")
         own.await_peers(1, "ash")
         async with iris.connect(url_of(own, "ash")) as caller, iris.connect(url_of(own, "fir")) as small:
             echo = iris.Cluster("echo")
             echo.on_request(lambda body: body)
+            echo.on_push(lambda body: None)
             async with small.join(echo), small.subscribe("t") as events:
+                assert (await caller.request("echo", bytes(2 * MiB))).body == bytes(2 * MiB), "it rode a tunnel"
+                with pytest.raises(iris.TooLarge, match="fir takes large bodies of at most 3145728 bytes"):
+                    await caller.request("echo", bytes(4 * MiB))
                 with pytest.raises(iris.TooLarge, match="fir takes bodies of at most 1048576 bytes"):
-                    await caller.request("echo", bytes(2 * MiB))
+                    await caller.push("echo", bytes(2 * MiB))
                 await caller.publish("t", bytes(2 * MiB))
                 await caller.publish("t", b"x")
                 event = await anext(aiter(events))
                 assert (event.body, event.lost) == (b"x", 1)
                 assert (await caller.request("echo", b"x")).body == b"x"
+                with pytest.raises(iris.TooLarge, match="the limit is 3145728 bytes"):
+                    await small.request("echo", bytes(4 * MiB))
                 with pytest.raises(iris.TooLarge, match="the limit is 1048576 bytes"):
-                    await small.request("echo", bytes(2 * MiB))
+                    await small.push("echo", bytes(2 * MiB))
 
 
 # ------------------------------------------------------------------------------- apps that vanish

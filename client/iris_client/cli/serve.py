@@ -33,13 +33,13 @@ class Server:
     Args:
         name: The cluster.
         argv: The command and its arguments; empty to echo.
-        max_output: Called for the most bytes an answer may have.
+        max_output: Called with the pattern for the most bytes an answer may have.
         verbose: Say a line about every message.
         as_json: Say it as JSON.
     """
 
     def __init__(
-        self, name: str, argv: tuple[str, ...], max_output: Callable[[], int], *, verbose: bool, as_json: bool
+        self, name: str, argv: tuple[str, ...], max_output: Callable[[str], int], *, verbose: bool, as_json: bool
     ) -> None:
         self._name = name
         self._argv = argv
@@ -100,7 +100,8 @@ class Server:
         except ValueError as error:
             raise iris.Reject(str(error), code="bad_header") from None
         try:
-            outcome = await answer(self._argv, request.body, env, self._max_output())
+            most = self._max_output(pattern)
+            outcome = await answer(self._argv, request.body, env, most)
         except OSError as error:
             raise _cannot_start(self._argv[0], error) from None
         except asyncio.CancelledError:
@@ -108,7 +109,7 @@ class Server:
             raise
         if outcome.truncated:
             self._say(pattern, request.sender, len(request.body), 0, "ended: wrote too much", _since(started))
-            raise iris.Reject(f"the command wrote more than {self._max_output()} bytes", code="too_large")
+            raise iris.Reject(f"the command wrote more than {most} bytes", code="too_large")
         size = len(outcome.output)
         self._say(pattern, request.sender, len(request.body), size, outcome.code, _since(started))
         if outcome.status != 0:
@@ -289,7 +290,11 @@ async def serve(
     logging.basicConfig(format="iris: %(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
     cluster = iris.Cluster(name, concurrency=concurrency, balance=balance, priority=priority)
     async with connect(settings) as mesh:
-        server = Server(name, command, lambda: mesh.max_body, verbose=verbose, as_json=settings.json)
+
+        def most(pattern: str) -> int:
+            return mesh.max_request if pattern == "request" else mesh.max_body
+
+        server = Server(name, command, most, verbose=verbose, as_json=settings.json)
         server.handlers(cluster, methods or ("",), tunnels=tunnels)
         stop = _stop_on_signals(as_json=settings.json)
         tell_state(mesh, as_json=settings.json)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from iris_client._frames import Kind, decode_batch
+from iris_client._large import Reserve
 from iris_client._session import Session
 from iris_proto.v1 import frame_pb2 as pb
 
@@ -41,13 +42,16 @@ def batch(*frames: tuple[dict[str, Any], bytes]) -> bytes:
 class Daemon:
     """A session, and the other end of its stream."""
 
-    def __init__(self, *, attached: bool = True, max_body: int = 8 * MiB) -> None:
+    def __init__(
+        self, *, attached: bool = True, max_body: int = 8 * MiB, max_large: int = 0, assembly: int = 64 * MiB
+    ) -> None:
         self.now = 100.0
         self.woken = 0
         self.timers: list[float] = []
-        self.session = Session(service="shop", name="app", version="0.0", wake=self._wake)
-        self.session.on_timer = self.timers.append
+        self.session = Session(service="shop", name="app", version="0.0", wake=self._wake, reserve=Reserve(assembly))
+        self.session.on_timer(self.timers.append)
         self.max_body = max_body
+        self.max_large = max_large
         if attached:
             self.attach()
 
@@ -58,7 +62,7 @@ class Daemon:
         self.session.lane_up()
         hello = self.take()
         assert [int(header.kind) for header, _ in hello] == [Kind.HELLO]
-        self.say(kind=Kind.WELCOME, max_bytes=self.max_body, node="abcd", version="9")
+        self.say(kind=Kind.WELCOME, max_bytes=self.max_body, max_large=self.max_large, node="abcd", version="9")
 
     def say(self, body: bytes = b"", **header: Any) -> None:
         """Send one frame to the app."""

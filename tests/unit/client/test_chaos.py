@@ -11,6 +11,7 @@ import pytest
 
 import iris_client as iris
 from iris_client import Executed, testing
+from iris_client._large import PROCESS
 from iris_client.testing import LocalMesh
 
 NODES = 3
@@ -25,7 +26,7 @@ async def serve(local: LocalMesh, node: int, runs: Counter[bytes], random: Rando
 
     @cluster.on_request
     async def work(body: bytes) -> bytes:
-        runs[body] += 1
+        runs[body.rstrip()] += 1
         await asyncio.sleep(random.random() * 0.004)
         if random.random() < 0.1:
             raise iris.Reject("not today")
@@ -56,12 +57,14 @@ async def crash(local: LocalMesh, random: Random) -> None:
             local.heal(node, other)
 
 
-async def ask(mesh: iris.Mesh, caller: int, outcomes: dict[bytes, object]) -> None:
-    for number in range(REQUESTS):
+async def ask(mesh: iris.Mesh, caller: int, outcomes: dict[bytes, object], sizes: list[int], random: Random) -> None:
+    for number in range(REQUESTS // len(sizes)):
         body = b"%d.%d" % (caller, number)
+        sent = body.ljust(random.choice(sizes))
         began = time.monotonic()
         try:
-            outcome: object = (await mesh.request("work", body, timeout=TIMEOUT)).body
+            reply = (await mesh.request("work", sent, timeout=TIMEOUT)).body
+            outcome: object = reply.rstrip() if len(reply) == len(sent) else b"short"
         except iris.DeliveryError as error:
             outcome = error
             if isinstance(error, iris.NoMember):
@@ -71,16 +74,19 @@ async def ask(mesh: iris.Mesh, caller: int, outcomes: dict[bytes, object]) -> No
         outcomes[body] = outcome
 
 
+@pytest.mark.parametrize("sizes", [[0], [0, 21_000, 60_000, 150_000]], ids=["small", "large"])
 @pytest.mark.parametrize("seed", range(3))
-async def test_every_request_has_one_outcome(seed: int, caplog: pytest.LogCaptureFixture):
+async def test_every_request_has_one_outcome(seed: int, sizes: list[int], caplog: pytest.LogCaptureFixture):
     random = Random(seed)
     runs: Counter[bytes] = Counter()
     outcomes: dict[bytes, object] = {}
-    async with testing.mesh(nodes=NODES, seed=seed) as local:
+    async with testing.mesh(nodes=NODES, seed=seed, max_body=20_000) as local:
         meshes = [await local.connect(node) for node in range(NODES)]
         disturbing = [asyncio.create_task(serve(local, node, runs, Random(seed * 10 + node))) for node in range(NODES)]
         disturbing.append(asyncio.create_task(crash(local, random)))
-        await asyncio.gather(*(ask(meshes[caller % NODES], caller, outcomes) for caller in range(CALLERS)))
+        await asyncio.gather(
+            *(ask(meshes[caller % NODES], caller, outcomes, sizes, Random(caller)) for caller in range(CALLERS))
+        )
         for task in disturbing:
             task.cancel()
         ended = await asyncio.gather(*disturbing, return_exceptions=True)
@@ -89,8 +95,10 @@ async def test_every_request_has_one_outcome(seed: int, caplog: pytest.LogCaptur
             assert not mesh._session._calls
             assert not mesh._session._held
             assert not mesh._session._deliveries
+            assert not len(mesh._session._flows)
             await mesh.close(timeout=0.2)
-    assert len(outcomes) == CALLERS * REQUESTS
+    assert PROCESS.held == 0
+    assert len(outcomes) == CALLERS * (REQUESTS // len(sizes))
     assert max(runs.values()) == 1, "a handler ran twice for a request that did not allow it"
     for body, outcome in outcomes.items():
         if isinstance(outcome, iris.DeliveryError):
@@ -102,5 +110,5 @@ async def test_every_request_has_one_outcome(seed: int, caplog: pytest.LogCaptur
             assert outcome == body
             assert runs[body] == 1
     answered = sum(not isinstance(outcome, iris.DeliveryError) for outcome in outcomes.values())
-    assert answered > len(outcomes) / 3
+    assert answered > len(outcomes) / (3 if sizes == [0] else 10)
     assert not [record for record in caplog.records if "defect" in record.getMessage()]

@@ -11,8 +11,9 @@ import iris_client
 
 ROOT = Path(iris_client.__file__).parent
 PURE = [
-    "_assembly", "_calls", "_changes", "_codecs", "_deliveries", "_errors", "_eventqueue", "_frames", "_names",
-    "_outbox", "_publishing", "_session", "_shapes", "_tunnelcall", "_tunnelflow", "_urls",
+    "_assembly", "_calls", "_changes", "_codecs", "_deadlines", "_deliveries", "_errors", "_eventqueue", "_flows",
+    "_frames", "_large", "_names", "_outbox", "_publishing", "_requestcall", "_session", "_shapes", "_tunnelcall",
+    "_tunnelflow", "_urls",
 ]  # fmt: skip
 IMPURE = {"asyncio", "grpc", "socket", "time", "threading", "logging", "random", "os"}
 SOURCES = sorted(ROOT.glob("*.py"))

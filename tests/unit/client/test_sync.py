@@ -62,6 +62,15 @@ def serving() -> iris.Cluster:
     return made
 
 
+def test_large_bodies_both_ways(ground: Ground):
+    body = bytes(range(256)) * (9 * 4096)
+    echo = sync.Cluster("echo")
+    echo.on_request(lambda given: given)
+    with ground.connect(0) as caller, ground.connect(1) as server, server.join(echo):
+        assert (caller.max_body, caller.max_request) == (8 * iris.MiB, 256 * iris.MiB)
+        assert caller.request("echo", body, timeout=30).body == body
+
+
 def test_every_name_is_mirrored():
     assert set(sync.__all__) == set(iris.__all__) - {"__version__"}
     for name in sync.__all__:

@@ -171,21 +171,78 @@ def test_a_window_grows_for_an_app_that_waits_and_never_above_the_bound():
 
 
 def test_all_windows_together_stay_within_the_budget():
-    budget = Budget(FIRST_WINDOW + SMALLEST_WINDOW + 10)
-    first, second = budget.first(), budget.first()
-    assert (first, second) == (FIRST_WINDOW, SMALLEST_WINDOW + 10)
-    assert budget.first() == 0
-    budget.give_back(second)
-    assert budget.more(MiB) == SMALLEST_WINDOW + 10
+    budget = Budget(2 * FIRST_WINDOW)
+    assert [budget.first() for _ in range(6)] == [FIRST_WINDOW] + 4 * [SMALLEST_WINDOW] + [0]
     assert budget.more(1) == 0
+    budget.ended(SMALLEST_WINDOW)
+    assert (budget.first(), budget.first()) == (SMALLEST_WINDOW, 0)
+
+
+def test_tunnels_that_grew_leave_room_for_new_ones():
+    """Those that were fast once keep their windows while they are open: half of all is for those to come."""
+    budget = Budget()
+    grown = [budget.first() + budget.more(LARGEST_WINDOW - FIRST_WINDOW) for _ in range(100)]
+    assert grown[0] == LARGEST_WINDOW
+    assert sum(grown) <= 64 * MiB
+    assert min(grown) == SMALLEST_WINDOW, "the last of them began small, and did not grow"
+    assert all(budget.first() for _ in range(400))
+
+
+def test_a_mesh_holds_hundreds_of_tunnels_that_do_not_grow():
+    budget = Budget()
+    count = 0
+    while budget.first():
+        count += 1
+    assert count == 128 + 512
+
+
+def test_a_share_is_of_as_many_as_there_are():
+    budget = Budget()
+    assert budget.share == LARGEST_WINDOW
+    windows = [budget.first() for _ in range(128)]
+    assert budget.share == FIRST_WINDOW
+    windows += [budget.first() for _ in range(512)]
+    assert budget.share == SMALLEST_WINDOW
+    for window in windows:
+        budget.ended(window)
+    assert budget.share == LARGEST_WINDOW
+
+
+def test_a_large_window_shrinks_to_its_share_when_others_have_come():
+    budget = Budget(4 * MiB)
+    opener, member = End(), End(budget=budget)
+    member.flow.accept()
+    opener.flow.accept()
+
+    def move(size: int) -> None:
+        for _ in range(size // 50_000):
+            opener.flow.send(bytes(50_000))
+            exchange(opener, member)
+            assert member.flow.receive() is not None
+            exchange(opener, member)
+
+    move(4 * MiB)
+    assert member.flow._window == LARGEST_WINDOW
+    others = [budget.first() for _ in range(15)]
+    assert budget.share == 2 * MiB // 16
+    move(4 * MiB)
+    assert member.flow._window == 2 * MiB // 16
+    assert opener.flow._credit <= 2 * MiB // 16
+    for window in others:
+        budget.ended(window)
+    move(4 * MiB)
+    assert member.flow._window == LARGEST_WINDOW
+    member.flow.abort("over")
+    assert budget._left == 4 * MiB and budget._windows == 0
 
 
 def test_the_budget_gets_its_windows_back():
     budget = Budget(FIRST_WINDOW)
-    end = End(budget=budget)
+    ends = [End(budget=budget) for _ in range(4)]
     assert budget.first() == 0
-    end.flow.abort("over")
-    assert budget.first() == FIRST_WINDOW
+    for end in ends:
+        end.flow.abort("over")
+    assert budget.first() == SMALLEST_WINDOW
 
 
 def test_half_close():

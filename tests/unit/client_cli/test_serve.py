@@ -117,9 +117,15 @@ async def test_what_pushes_and_broadcasts_write_goes_to_standard_output(served, 
 
 async def test_too_much_output_is_refused_by_its_limit(served):
     async with served("flood", "--", "yes") as mesh:
-        with pytest.raises(iris.Rejected, match="more than 8388608 bytes") as caught:
-            await mesh.request("flood", b"", timeout=30)
-        assert caught.value.code == "too_large"
+        async with mesh.survey("flood", b"", timeout=30) as survey:
+            (answer,) = [answer async for answer in survey]
+        assert isinstance(answer.error, iris.Rejected)
+        assert answer.error.code == "too_large" and "more than 8388608 bytes" in str(answer.error)
+
+
+async def test_a_request_is_answered_with_more_than_fits_in_a_frame(served):
+    async with served("zeros", "--", "head", "-c", "9000000", "/dev/zero") as mesh:
+        assert (await mesh.request("zeros", b"", timeout=30)).body == bytes(9_000_000)
 
 
 async def test_echo_answers_everything(served):

@@ -35,10 +35,12 @@ class Place:
         self.hear(self._apps)
         return self._apps
 
-    def serving(self, cluster: str = "db", *, patterns: int = ALL, concurrency: int = 8) -> int:
+    def serving(
+        self, cluster: str = "db", *, patterns: int = ALL, concurrency: int = 8, max_large: int = 1 << 28
+    ) -> int:
         """Attach an app that has joined a cluster, under id 1, and whom every linked node knows."""
         app = self.app()
-        self.say(app, join(1, cluster, patterns=patterns, concurrency=concurrency))
+        self.say(app, join(1, cluster, patterns=patterns, concurrency=concurrency, max_large=max_large))
         pump(self, *self.links.values())
         assert kinds(self.hear(app)) == ["DONE"]
         return app
@@ -212,8 +214,8 @@ def pair(**settings: Any) -> tuple[Place, Place]:
     return one, other
 
 
-def join(id: int, cluster: str = "db", *, patterns: int = ALL, concurrency: int = 8) -> Frame:
-    return Frame(Kind.JOIN, id=id, address=cluster, patterns=patterns, concurrency=concurrency)
+def join(id: int, cluster: str = "db", *, patterns: int = ALL, concurrency: int = 8, **fields: Any) -> Frame:
+    return Frame(Kind.JOIN, id=id, address=cluster, patterns=patterns, concurrency=concurrency, **fields)
 
 
 def subscribe(id: int, filter: str, *, group: str = "", max_bytes: int = 1 << 20, when_full: int = 0) -> Frame:
