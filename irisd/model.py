@@ -60,6 +60,9 @@ class Kind(IntEnum):
     PART = 23
     WATCH = 24
     CHANGE = 25
+    PAUSE = 26
+    RESUME = 27
+    STALLED = 28
     # Between nodes only.
     RECORD = 64  # claims of the sender's registry record; `count` is the version they bring it to
     RECORD_ACK = 65  # `count`: the version of your record I now hold
@@ -72,6 +75,9 @@ class Kind(IntEnum):
     SYNCED = 72  # that was all for your VIEW or WANT
     HEARSAY = 73  # claims of another node's record, passed on
     IDLE = 74  # `count` 1: may this link be closed? 2: yes, 3: no
+    NEED = 75  # I want `count` bytes of credit for the BLOCK subscribers of `address` (and `group`), `total` at least; I hold `cost`
+    GRANT = 76  # you may send `count` more bytes to them; 0: wait for `member`
+    RETURN = 77  # `count` bytes of a GRANT will not be used; 0: please return what you do not need
 
 
 class Code(IntEnum):
@@ -173,6 +179,8 @@ class Frame:
     key: str = ""
     priority: int = 0
     hedge_ms: int = 0
+    cost: int = 0  # EVENT, PUBLISH between nodes: bytes of credit it uses
+    at_once: bool = False
     seq: int = 0  # PUBLISH between nodes: position in the sender's sequence towards this node
     full: bool = False  # RECORD: first piece of a whole record, forget what you held
 
@@ -306,6 +314,7 @@ class Claim:
     patterns: int = 0
     topic: str = ""
     group: str = ""
+    blocks: bool = False  # some of its subscribers must lose nothing: credit first
 
     @property
     def key(self) -> tuple[str, str, str]:

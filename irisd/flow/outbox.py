@@ -170,6 +170,10 @@ class Outbox:
         self._append(flow, frame)
         flow.promised += 1
 
+    def commit(self, flow: Flow, frame: Frame) -> None:
+        """Queue messages that must not be dropped. The credit they were paid for with bounds them."""
+        self._append(flow, frame)
+
     def offer(self, flow: Flow, frame: Frame) -> int:
         """Queue messages in a flow with a drop policy; return how many messages were dropped for it.
 

@@ -13,7 +13,7 @@ from irisd.model import AttachmentId, Code, Destination, Executed, Frame, Kind, 
 from irisd.node.attachments import Attachments
 from irisd.node.calls import Calls
 from irisd.node.core import Core, NodeIdentity, NodeSettings, ProtocolError
-from irisd.node.endpoints import App, Endpoint, Peer, Syncing, UnderWay
+from irisd.node.endpoints import App, Endpoint, Hold, Peer, Syncing, UnderWay
 from irisd.node.events import Events
 from irisd.node.gathers import Gathers
 from irisd.node.peers import Peers
@@ -76,15 +76,14 @@ class Node:
             Kind.SUBSCRIBE: self._attachments.subscribe,
             Kind.UNSUBSCRIBE: self._unsubscribe,
             Kind.WATCH: self._watches.open,
-            Kind.FLUSH: self._events.flush,
+            Kind.FLUSH: self._events.pacing.flush,
             Kind.GOODBYE: lambda app, frame: self._attachments.drain(app),
         }
         self._peer_frames: dict[int, Callable[[Peer, Frame], None]] = {
-            Kind.PUBLISH: self._events.received,
             Kind.RECORD: self._record_received,
             Kind.RECORD_ACK: lambda peer, frame: self._records.acknowledged(peer, frame.count),
             Kind.PUBLISH_ACK: lambda peer, frame: self._core.ledgers[peer.id].acknowledge(frame.count),
-            Kind.LOST: self._events.lost,
+            **self._events.peer_frames,
             Kind.ACCEPTED: self._accepted,
             Kind.BELIEFS: self._views.beliefs,
             Kind.VIEW: self._views.view,
@@ -276,11 +275,8 @@ class Node:
         endpoint = core.endpoint(destination)
         if endpoint is None:
             return []
-        if isinstance(endpoint, App):
-            held = not endpoint.welcome
-        else:
-            held = isinstance(endpoint, Peer) and (not endpoint.linked or endpoint.closing)
-        if held:
+        early = isinstance(endpoint, App) and not endpoint.welcome
+        if early or (isinstance(endpoint, Peer) and (not endpoint.linked or endpoint.closing)):
             endpoint.outbox.idle = True
             return []
         frames = endpoint.outbox.take(limit, now)
@@ -308,6 +304,8 @@ class Node:
                 self._calls.expired(thing)
             elif isinstance(thing, Gather):
                 self._gathers.expired(thing)
+            elif isinstance(thing, Hold):
+                self._events.pacing.stalled(thing)
             elif isinstance(thing, Syncing):
                 self._records.expired(thing)
             elif isinstance(thing, tuple):
@@ -330,6 +328,8 @@ class Node:
     # -- inside
 
     def _collect(self) -> list[Effect]:
+        if self._core.registry.freed:
+            self._events.pacing.freed()
         while self._core.evicted:
             self._remove_app(self._core.evicted[-1])
             self._core.evicted.pop()
@@ -394,6 +394,8 @@ class Node:
                     self._gathers.cancel(endpoint, under_way)
         elif kind == Kind.CANCEL:
             endpoint.assembler.forget(id)
+        elif isinstance(endpoint, App) and id in endpoint.subscriptions:
+            self._events.lending.consumed(endpoint, endpoint.subscriptions[id], frame)
         else:
             self._core.drop("no-such-call")
 

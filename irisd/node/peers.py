@@ -32,6 +32,9 @@ _OF_ITS_LINK = frozenset(
         Kind.SYNCED,
         Kind.HEARSAY,
         Kind.IDLE,
+        Kind.NEED,
+        Kind.GRANT,
+        Kind.RETURN,
     }
 )
 """What is not sent over the next link: that begins with the whole record."""
@@ -228,3 +231,5 @@ class Peers:
         peer.change = None
         peer.incoming.clear()
         peer.acknowledged = 0
+        self._events.lending.link_lost(peer.id)
+        self._events.pacing.link_lost(peer.id)

@@ -4,8 +4,8 @@ The body is a protobuf message: ``repeated Claim claims = 1``, then what the
 claims belong to: 2 the node's id (HEARSAY only), 4 the version they build on,
 and, when they have changed or the record is whole, what the node says of
 itself: 3 incarnation, 5 name, 6 cloud, 7 release, 8 addresses, 9 draining. In a
-Claim: 1 members, 2 cluster, 3 patterns, 4 topic, 5 group. A claim with no
-members withdraws the one with the same names.
+Claim: 1 members, 2 cluster, 3 patterns, 4 topic, 5 group, 15 whether some of its
+subscribers block. A claim with no members withdraws the one with the same names.
 """
 
 from __future__ import annotations
@@ -123,6 +123,8 @@ def encode_claims(claims: Iterable[Claim]) -> list[bytes]:
             if text:
                 encoded = text.encode()
                 raw += tag + varint(len(encoded)) + encoded
+        if claim.blocks:
+            raw += b"\x78\x01"
         if size + len(raw) > PIECE_BYTES and piece:
             pieces.append(b"".join(piece))
             piece, size = [], 0
@@ -138,6 +140,9 @@ def _decode_claim(body: bytes, at: int, end: int) -> Claim:
         tag, at = read_varint(body, at, end)
         if tag in _NUMBERS:
             fields[_NUMBERS[tag]], at = read_varint(body, at, end)
+        elif tag == 0x78:
+            blocks, at = read_varint(body, at, end)
+            fields["blocks"] = bool(blocks)
         elif tag in _STRINGS:
             start, at = read_length(body, at, end)
             try:

@@ -43,6 +43,8 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "key": TEXT,
     "priority": UINT32,
     "hedge_ms": UINT32,
+    "cost": UINT64,
+    "at_once": st.booleans(),
 }
 KINDS = st.sampled_from([int(kind) for kind in Kind if kind < 64])
 HEADERS = st.dictionaries(TEXT, TEXT, max_size=4)
