@@ -75,7 +75,7 @@ class Kind(IntEnum):
     SYNCED = 72  # that was all for your VIEW or WANT
     HEARSAY = 73  # claims of another node's record, passed on
     IDLE = 74  # `count` 1: may this link be closed? 2: yes, 3: no
-    NEED = 75  # I want `count` bytes of credit for the BLOCK subscribers of `address` (and `group`), `total` at least; I hold `cost`
+    NEED = 75  # lend me `count` bytes for BLOCK subscribers of `address` (and `group`), `total` at least; I hold `cost`
     GRANT = 76  # you may send `count` more bytes to them; 0: wait for `member`
     RETURN = 77  # `count` bytes of a GRANT will not be used; 0: please return what you do not need
 

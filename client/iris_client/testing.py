@@ -40,31 +40,40 @@ class TestingUnavailable(IrisError, ImportError):
     __test__ = False  # for pytest: no test
 
 
-def mesh(nodes: int = 1, *, service: str = "test", max_body: int = DEFAULT_MAX_BODY, seed: int = 0) -> LocalMesh:
+def mesh(
+    nodes: int = 1,
+    *,
+    service: str = "test",
+    max_body: int = DEFAULT_MAX_BODY,
+    stall_timeout: float = 5.0,
+    seed: int = 0,
+) -> LocalMesh:
     """Make a mesh of ``nodes`` linked nodes: ``async with testing.mesh() as local``.
 
     Args:
         nodes: How many nodes, 1 to 64.
         service: The service's name.
         max_body: Most bytes a body may have.
+        stall_timeout: Seconds for which a publisher waits for a subscriber that blocks before it is told.
         seed: What the nodes' choices among equals depend on.
 
     Raises:
         TestingUnavailable: ``irisd`` is not installed.
     """
-    return LocalMesh(nodes, service, max_body, seed)
+    return LocalMesh(nodes, service, max_body, stall_timeout, seed)
 
 
 class LocalMesh:
     """Nodes linked in memory; made by :func:`mesh`. Belongs to the event loop it is entered in."""
 
-    def __init__(self, nodes: int, service: str, max_body: int, seed: int) -> None:
+    def __init__(self, nodes: int, service: str, max_body: int, stall_timeout: float, seed: int) -> None:
         if isinstance(nodes, bool) or not isinstance(nodes, int) or not 1 <= nodes <= 64:
             raise InvalidCall(f"nodes={nodes!r}: a whole number from 1 to 64")
         number = next(_numbers)
         random = Random(seed)
         self._nodes = [
-            _LocalNode(f"mesh{number}-node{at}", service, max_body, Random(random.random())) for at in range(nodes)
+            _LocalNode(f"mesh{number}-node{at}", service, max_body, stall_timeout, Random(random.random()))
+            for at in range(nodes)
         ]
 
     async def __aenter__(self) -> LocalMesh:
@@ -130,10 +139,11 @@ def open_lane(name: str) -> Lane:
 class _LocalNode:
     """One node, and what a daemon would do for it."""
 
-    def __init__(self, name: str, service: str, max_body: int, random: Random) -> None:
+    def __init__(self, name: str, service: str, max_body: int, stall_timeout: float, random: Random) -> None:
         self.name = name
         self._service = service
         self._max_body = max_body
+        self._stall_timeout = stall_timeout
         self._random = random
         self._node: Node | None = None
         self._lanes: dict[int, _InprocLane] = {}
@@ -159,7 +169,7 @@ class _LocalNode:
             ) from error
         if self._node is None:
             identity = NodeIdentity(self._random.randbytes(16), self.name, self._service)
-            settings = NodeSettings(max_body=self._max_body)
+            settings = NodeSettings(max_body=self._max_body, stall_timeout=self._stall_timeout)
             self._node = Node(identity, settings, self._random, now=time.monotonic())
             _nodes[self.name] = self
 
