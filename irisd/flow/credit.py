@@ -100,6 +100,11 @@ class Book:
         return bool(self.queues or self.loans or self._waiting)
 
     @property
+    def has_waiting(self) -> bool:
+        """Whether somebody waits for more."""
+        return bool(self._waiting)
+
+    @property
     def free(self) -> int:
         """What may still be lent."""
         rooms = [queue.limit - queue.used for queue in self.queues]
@@ -123,6 +128,7 @@ class Book:
             window: Most it may hold.
         """
         self._waiting.pop(node, None)
+        self._recalled.discard(node)  # it may hold something again
         others_first = any(needed for needed, _, _ in self._waiting.values())
         lent = 0 if others_first else self._lend(node, need, wanted, purse, window)
         if not lent:
@@ -148,6 +154,13 @@ class Book:
         found = [node for node in self.loans if node != waiting and node not in self._recalled]
         self._recalled.update(found)
         return found
+
+    def give_back(self, node: NodeId, amount: int) -> None:
+        """Some of a loan comes back unused; what its borrower waits for grows by that."""
+        self.repay(node, amount)
+        if node in self._waiting:
+            need, wanted, purse = self._waiting[node]
+            self._waiting[node] = (need and need + amount, wanted + amount, max(0, purse - amount))
 
     def repay(self, node: NodeId, amount: int) -> bool:
         """A loan was used or given back; False if it was not as large as that."""
@@ -177,8 +190,9 @@ class Book:
         lent = min(wanted, share, window - mine)
         enough = max(need, min(CHUNK, wanted, self._limit // 8))
         if lent < enough:
-            lent = enough if enough <= free and (need or enough + mine <= window) else 0
-        if not lent and need and self.lent == mine == purse and self._empty():
+            fits = enough + mine <= window or (need and mine <= purse)
+            lent = enough if enough <= free and fits else 0
+        if not lent and need and self.lent == mine <= purse and self._empty():
             lent = need
         if lent:
             self.loans[node] = mine + lent
@@ -204,9 +218,12 @@ class Purse:
         asked: Of an answer that is still to come: how much is needed at least. None: nothing was asked.
         slow: Whom the other side waits for.
         waiting: What waits for credit here, in turn.
+        reserved: What has enough here and waits for another purse, and how much that is. Purses are taken in one
+            order by all nodes, so two that want the same ones never wait for each other.
+        recalled: The other side would like to have back what is not needed.
     """
 
-    __slots__ = ("asked", "credit", "filter", "group", "level", "node", "slow", "waiting")
+    __slots__ = ("asked", "credit", "filter", "group", "level", "node", "recalled", "reserved", "slow", "waiting")
 
     def __init__(self, node: NodeId, filter: str, group: str) -> None:
         self.node = node
@@ -217,9 +234,36 @@ class Purse:
         self.asked: int | None = None
         self.slow = group
         self.waiting: OrderedDict[Hashable, None] = OrderedDict()
+        self.reserved: dict[Hashable, int] = {}
+        self.recalled = False
+
+    @property
+    def spare(self) -> int:
+        """What is not needed."""
+        return max(0, self.credit - max(self.reserved.values(), default=0))
+
+    def release(self) -> int:
+        """Take out what is not needed, to give it back."""
+        spare = self.spare
+        self.credit -= spare
+        self.recalled = self.credit > 0
+        if self.asked:
+            self.asked += spare
+        return spare
 
     def fill(self, amount: int) -> None:
         """More credit has come: what was asked for."""
         self.credit += amount
         self.level = self.credit
         self.asked = None
+        self.recalled = False
+
+
+class Lack:
+    """What a publish waits for: credit in any of ``purses``; and what it has ``reserved`` in others meanwhile."""
+
+    __slots__ = ("purses", "reserved")
+
+    def __init__(self) -> None:
+        self.purses: dict[Purse, None] = {}
+        self.reserved: dict[Purse, int] = {}

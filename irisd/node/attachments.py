@@ -77,7 +77,7 @@ class Attachments:
             self._leave(app, id)
         for id in list(app.subscriptions):
             self._unsubscribe(app, id)
-        self._events.pacing.freed()  # what waited for nobody else may still leave
+        self._events.settle()  # what waited for nobody else may still leave
         self._events.pacing.app_gone(app)
 
     def drain(self, app: App) -> None:

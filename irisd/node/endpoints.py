@@ -171,6 +171,7 @@ class Hold:
     topic: str
     items: deque[Head | Flushing] = field(default_factory=deque)
     lacking: list[Purse] = field(default_factory=list)
+    reserving: list[Purse] = field(default_factory=list)
     stalled: bool = False
 
 

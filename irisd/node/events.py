@@ -295,6 +295,12 @@ class Events:
             rotation = turns[group] = Rotation()
         return rotation
 
+    def settle(self) -> None:
+        """Let those go on who wait for what has come or gone."""
+        while self._core.registry.freed or self.lending.is_due:
+            self.pacing.freed()
+            self.lending.settle()
+
     def credit_returned(self, peer: Peer, frame: Frame) -> None:
         """RETURN: credit that comes back, or is asked back."""
         if frame.count:

@@ -31,11 +31,17 @@ class Lending:
         self._own = core.identity.node_id
         self._books: dict[tuple[str, str], Book] = {}
         self._index: TopicIndex[Book] = TopicIndex()
+        self._due: dict[Book, None] = {}
         self.granted: Callable[[str, str, int], None] = lambda filter, group, count: None
         self.recalled: Callable[[str, str], int] = lambda filter, group: 0
 
     def __len__(self) -> int:
         return len(self._books)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether :meth:`settle` has something to do."""
+        return bool(self._due)
 
     @property
     def books(self) -> Iterator[Book]:
@@ -52,7 +58,7 @@ class Lending:
         book = self._books.get((subscription.filter, subscription.group))
         if subscription.queue is not None and book is not None and subscription.queue in book.queues:
             del book.queues[subscription.queue]
-            self._serve(book)
+            self._due[book] = None
 
     def consumed(self, app: App, subscription: Subscription, frame: Frame) -> None:
         """CREDIT: an app gives back what it has read.
@@ -66,14 +72,14 @@ class Lending:
         queue.used -= count
         book = self._books.get((subscription.filter, subscription.group))
         if book is not None:
-            self._serve(book)
+            self._due[book] = None
 
     def ask(self, filter: str, group: str, need: int, wanted: int, purse: int) -> int:
         """This node's own publishers need credit: lend it, or note that they wait (0)."""
         book = self._book(filter, group)
         lent = book.ask(self._own, need, wanted, purse, self._window)
         if not lent and need:
-            self._serve(book)  # others may have what they do not need
+            self._due[book] = None  # others may have what they do not need
         return lent
 
     def slowest(self, filter: str, group: str) -> str:
@@ -85,13 +91,13 @@ class Lending:
         book = self._book(frame.address, frame.group)
         if not frame.count:
             book.withdraw(peer.id)
-            self._serve(book)
+            self._due[book] = None
             return
         lent = book.ask(peer.id, frame.total, max(frame.count, frame.total), frame.cost, self._window)
         if lent or frame.total:
             self._grant(peer.id, book, lent)
         if not lent:
-            self._serve(book)
+            self._due[book] = None
 
     def returned(self, peer: Peer, frame: Frame) -> None:
         """RETURN: a peer gives back what it did not use."""
@@ -101,19 +107,20 @@ class Lending:
         """Credit comes back unused."""
         book = self._books.get((filter, group))
         if book is not None:
-            book.repay(node, count)
-            self._serve(book)
+            book.give_back(node, count)
+            self._due[book] = None
 
     def withdraw(self, filter: str, group: str) -> None:
         """This node's own publishers wait no longer."""
         book = self._books.get((filter, group))
         if book is not None:
             book.withdraw(self._own)
-            self._serve(book)
+            self._due[book] = None
 
     def arrived(self, node: NodeId, topic: str, group: str, cost: int) -> set[str]:
         """Messages came that were paid for with ``cost`` bytes of credit: under which filters that had been lent."""
         books = [book for book in self._index.match(topic) if book.group == group] if cost else []
+        self._due.update(dict.fromkeys(book for book in books if book.has_waiting))
         return {book.filter for book in books if book.repay(node, cost)}
 
     def hold(self, subscription: Subscription, event: Frame) -> None:
@@ -124,14 +131,15 @@ class Lending:
 
     def link_lost(self, node: NodeId) -> None:
         """What a peer was lent is free again."""
-        for book in list(self._books.values()):
+        for book in self._books.values():
             book.forget(node)
-            self._serve(book)
+            self._due[book] = None
 
     @property
     def _window(self) -> int:
         settings = self._core.settings
-        return max(MIN_WINDOW, min(settings.block_window, settings.peer_outbox // 2 // max(1, len(self._books))))
+        share = settings.peer_outbox // 2 // max(1, len(self._books))
+        return max(MIN_WINDOW, min(settings.block_window, settings.topic_queue, share))
 
     def _book(self, filter: str, group: str) -> Book:
         book = self._books.get((filter, group))
@@ -140,16 +148,24 @@ class Lending:
             self._index.add(filter, book)
         return book
 
+    def settle(self) -> None:
+        """Serve everybody for whom something has changed."""
+        while self._due:
+            book, _ = self._due.popitem()
+            self._serve(book)
+
     def _serve(self, book: Book) -> None:
         """Give what is free to those who wait, and have back what others do not need."""
         again = True
         while again:
-            for node, lent in book.serve(self._window):
+            served = book.serve(self._window)
+            for node, lent in sorted(served, key=lambda each: each[0] == self._own):  # own ones ask for more at once
                 self._grant(node, book, lent)
             again = False
             for node in book.recalls():
                 if node == self._own:
-                    again = book.repay(node, self.recalled(book.filter, book.group)) or again
+                    book.give_back(node, self.recalled(book.filter, book.group))
+                    again = True
                 elif node in self._core.peers:
                     frame = Frame(Kind.RETURN, address=book.filter, group=book.group)
                     self._core.urgent(self._core.peers[node], frame)

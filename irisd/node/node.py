@@ -328,8 +328,8 @@ class Node:
     # -- inside
 
     def _collect(self) -> list[Effect]:
-        if self._core.registry.freed:
-            self._events.pacing.freed()
+        if self._core.registry.freed or self._events.lending.is_due:
+            self._events.settle()
         while self._core.evicted:
             self._remove_app(self._core.evicted[-1])
             self._core.evicted.pop()

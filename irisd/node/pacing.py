@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from irisd.flow import Purse
-from irisd.flow.credit import charge, cut, least
+from irisd.flow.credit import Lack, charge, cut, least
 from irisd.model import Code, Executed, Frame, Kind, NodeId
 from irisd.node.core import Core, ProtocolError
 from irisd.node.endpoints import App, Flushing, Head, Hold, Peer
@@ -62,9 +62,11 @@ class Pacing:
         """
         hold = app.held.get(topic)
         head = Head(frame)
-        lacking = None if hold is not None else self._advance(app, topic, head)
-        if lacking is not None and not lacking:
-            return
+        lack = Lack()
+        if hold is None:
+            lack = self._advance(app, topic, head)
+            if not lack.purses:
+                return
         if app.held_bytes + head.bytes > self._core.settings.publish_hold:
             if app.heeds_pause:
                 limit = self._core.settings.publish_hold
@@ -77,7 +79,7 @@ class Pacing:
             hold = app.held[topic] = Hold(app, topic)
             self._core.counters["held.topics"] += 1
             self._core.timers.add(hold, self._core.now + self._core.settings.stall_timeout)
-            self._wait(hold, lacking or [])
+            self._wait(hold, lack)
         hold.items.append(head)
         self._count(app, head.bytes, head.messages)
         if len(hold.items) == 1:
@@ -138,7 +140,8 @@ class Pacing:
     def recalled(self, peer: Peer, frame: Frame) -> None:
         """RETURN without a count: a peer would like to have back what we do not need."""
         purse = self._purses.get((peer.id, frame.address, frame.group))
-        if purse is not None and purse.credit:
+        if purse is not None:
+            purse.recalled = True
             self._return(purse)
 
     def link_lost(self, node: NodeId) -> None:
@@ -165,11 +168,11 @@ class Pacing:
 
     # -- inside
 
-    def _advance(self, app: App, topic: str, head: Head) -> list[Purse]:
+    def _advance(self, app: App, topic: str, head: Head) -> Lack:
         """Send as much of it as there is credit for; return what the rest waits for."""
         router, match = self._router, self._core.registry.match(topic)
         blocking = match.blocking
-        lacking: dict[Purse, None] = {}
+        lack = Lack()
         head.moved = False
         if head.groups is None:
             assert head.rest is not None
@@ -177,7 +180,7 @@ class Pacing:
             head.groups |= {group: deque([head.rest]) for _, group in match.unreachable if group}
         keys = blocking.everyone if blocking is not None else ()
         while head.rest is not None:
-            piece, rest = self._afford(keys, head.rest, lacking)
+            piece, rest = self._afford(keys, head.rest, lack)
             if piece is None:
                 break
             router.to_everyone(app, piece, topic, match, self._spend(keys, piece))
@@ -185,7 +188,7 @@ class Pacing:
         for group, pieces in head.groups.items():
             makes_wait = blocking.groups.get(group, {}) if blocking is not None else {}
             while pieces:
-                node = self._node_for(group, match, makes_wait, pieces[0], lacking)
+                node = self._node_for(group, match, makes_wait, pieces[0], lack)
                 if node is None:
                     break
                 keys = makes_wait.get(node, ())
@@ -198,19 +201,19 @@ class Pacing:
                 router.to_nobody(topic, group, sum(piece.messages for piece in pieces), match)
                 pieces.clear()
                 head.moved = True
-        return list(lacking)
+        return lack
 
-    def _afford(
-        self, keys: tuple[BlockKey, ...], frame: Frame, lacking: dict[Purse, None]
-    ) -> tuple[Frame | None, Frame | None]:
+    def _afford(self, keys: tuple[BlockKey, ...], frame: Frame, lack: Lack) -> tuple[Frame | None, Frame | None]:
         """What of a frame can be paid for, and what cannot."""
         whole = charge(frame)
         if self._credit(keys) < whole:
             self._want(keys, frame)
             first = least(frame)
-            poor = [purse for purse in map(self._purse, keys) if purse.credit < first]
-            if poor:
-                lacking.update(dict.fromkeys(poor))
+            purses = list(map(self._purse, keys))
+            lack.purses.update(dict.fromkeys(purse for purse in purses if purse.credit < first))
+            if lack.purses:
+                before = purses[: next(at for at, purse in enumerate(purses) if purse in lack.purses)]
+                lack.reserved.update(dict.fromkeys(before, first))
                 return None, frame
         return cut(frame, self._credit(keys))
 
@@ -220,7 +223,7 @@ class Pacing:
         match: Match,
         makes_wait: dict[NodeId, tuple[BlockKey, ...]],
         frame: Frame,
-        lacking: dict[Purse, None],
+        lack: Lack,
     ) -> NodeId | None:
         """Whose member gets a piece: one that all of it can go to, else one that some of it can."""
         nodes = match.groups.get(group)
@@ -235,7 +238,7 @@ class Pacing:
                     self._want(keys, frame)
         first = least(frame)
         purses = [purse for keys in makes_wait.values() for purse in map(self._purse, keys)]
-        lacking.update(dict.fromkeys(purse for purse in purses if purse.credit < first))
+        lack.purses.update(dict.fromkeys(purse for purse in purses if purse.credit < first))
         return None
 
     def _credit(self, keys: tuple[BlockKey, ...]) -> float:
@@ -284,23 +287,28 @@ class Pacing:
         return purse
 
     def _return(self, purse: Purse) -> None:
-        count, purse.credit = purse.credit, 0
+        """Give back what is not needed."""
+        count = purse.release()
+        if not count:
+            return
+        if purse.node == self._own:
+            self._lending.give_back(self._own, purse.filter, purse.group, count)
+            return
         frame = Frame(Kind.RETURN, address=purse.filter, group=purse.group, count=count)
         self._core.urgent(self._core.peers[purse.node], frame)
 
     def _let_go(self, purse: Purse) -> None:
         """Nobody needs it any more: what is left of it goes back, and what was asked for is not waited for."""
         asked, purse.asked = purse.asked, None
+        purse.reserved.clear()
         if purse.node == self._own:
-            credit, purse.credit = purse.credit, 0
             self._lending.withdraw(purse.filter, purse.group)
-            self._lending.give_back(self._own, purse.filter, purse.group, credit)
+            self._return(purse)
         elif purse.node in self._core.peers:
             if asked is not None:
                 frame = Frame(Kind.NEED, address=purse.filter, group=purse.group)
                 self._core.urgent(self._core.peers[purse.node], frame)
-            if purse.credit:
-                self._return(purse)
+            self._return(purse)
 
     def _granted_here(self, filter: str, group: str, count: int) -> None:
         purse = self._purses.get((self._own, filter, group))
@@ -314,14 +322,14 @@ class Pacing:
         purse = self._purses.get((self._own, filter, group))
         if purse is None:
             return 0
-        credit, purse.credit = purse.credit, 0
-        return credit
+        purse.recalled = True
+        return purse.release()
 
     # -- holds
 
     def _serve(self, purse: Purse) -> None:
-        """There is credit: those who wait for it go on, in turn."""
-        while purse.waiting and purse.credit:
+        """There is credit: those who wait for it go on, in turn. The first that lacks some asks for more."""
+        while purse.waiting:
             hold = next(iter(purse.waiting))
             assert isinstance(hold, Hold)
             if not self._retry(hold) and hold in purse.waiting:
@@ -331,16 +339,14 @@ class Pacing:
     def _retry(self, hold: Hold) -> bool:
         """Route what can be routed; whether anything could."""
         app, moved = hold.app, False
-        for purse in hold.lacking:
-            purse.waiting.pop(hold, None)
-        hold.lacking = []
+        reserving = self._leave(hold)
         while hold.items:
             item = hold.items[0]
             if isinstance(item, Head):
-                lacking = self._advance(app, hold.topic, item)
+                lack = self._advance(app, hold.topic, item)
                 moved = moved or item.moved
-                if lacking:
-                    self._wait(hold, lacking)
+                if lack.purses:
+                    self._wait(hold, lack)
                     break
                 self._count(app, -item.bytes, -item.messages)
             else:
@@ -357,21 +363,36 @@ class Pacing:
             if hold.stalled:
                 hold.stalled = False
                 self._tell(hold, Kind.PAUSE)
+        for purse in reserving:
+            if purse.recalled:
+                self._return(purse)
         return moved
 
     @staticmethod
-    def _wait(hold: Hold, lacking: list[Purse]) -> None:
-        hold.lacking = lacking
-        for purse in lacking:
+    def _wait(hold: Hold, lack: Lack) -> None:
+        hold.lacking, hold.reserving = list(lack.purses), list(lack.reserved)
+        for purse in hold.lacking:
             purse.waiting[hold] = None
+        for purse, amount in lack.reserved.items():
+            purse.reserved[hold] = amount
+
+    @staticmethod
+    def _leave(hold: Hold) -> list[Purse]:
+        """It waits no longer; return what it had reserved."""
+        for purse in hold.lacking:
+            purse.waiting.pop(hold, None)
+        for purse in hold.reserving:
+            purse.reserved.pop(hold, None)
+        reserving, hold.lacking, hold.reserving = hold.reserving, [], []
+        return reserving
 
     def _end(self, hold: Hold) -> None:
         del hold.app.held[hold.topic]
         self._core.counters["held.topics"] -= 1
         self._core.timers.remove(hold)
-        for purse in hold.lacking:
-            purse.waiting.pop(hold, None)
-        hold.lacking = []
+        for purse in self._leave(hold):
+            if purse.recalled:
+                self._return(purse)
 
     def _count(self, app: App, size: int, messages: int) -> None:
         app.held_bytes += size

@@ -25,6 +25,7 @@ class Blocking(NamedTuple):
     """Whose credit a topic's messages need."""
 
     everyone: tuple[BlockKey, ...]
+    """In an order that is the same at every node."""
     nodes: frozenset[NodeId]
     """Those of ``everyone``."""
     groups: dict[str, dict[NodeId, tuple[BlockKey, ...]]]
@@ -230,7 +231,7 @@ class Registry:
 
 
 def _sorted(keys: list[BlockKey]) -> Blocking:
-    everyone = tuple(key for key in keys if not key[2])
+    everyone = tuple(sorted(key for key in keys if not key[2]))
     groups: dict[str, dict[NodeId, tuple[BlockKey, ...]]] = {}
     for key in keys:
         if key[2]:
