@@ -160,7 +160,8 @@ class Book:
         self.repay(node, amount)
         if node in self._waiting:
             need, wanted, purse = self._waiting[node]
-            self._waiting[node] = (need and need + amount, wanted + amount, max(0, purse - amount))
+            known = min(amount, purse)  # what it was lent after it asked is not part of what it asked for
+            self._waiting[node] = (need and need + known, wanted + known, purse - known)
 
     def repay(self, node: NodeId, amount: int) -> bool:
         """A loan was used or given back; False if it was not as large as that."""

@@ -248,7 +248,7 @@ class App:
             if id in self.subscriptions:
                 self.oracle.event(self.subscriptions[id], frame)
                 if frame.cost:
-                    delay = self.world.random.choice([0.0, 0.0, 0.01, 0.1])
+                    delay = self.world.random.choice([0.0, 0.0, 0.002, 0.01])
                     self.world.at(delay, lambda: self.send(Frame(Kind.CREDIT, id=id, count=frame.cost)))
         elif kind in (Kind.PAUSE, Kind.STALLED):
             self.world.require(self.heeds_pause, f"{self} was told to pause")
