@@ -107,10 +107,11 @@ class Node:
 
     @property
     def under_way(self) -> int:
-        """Calls and tunnels that involve this node: what a drain waits for."""
+        """Calls and tunnels that involve this node, and topics held: what a drain waits for."""
         core = self._core
         endpoints: Iterable[Endpoint] = (*core.apps.values(), *core.peers.values())
-        return sum(len(endpoint.given) for endpoint in endpoints) + self._calls.waiting
+        given = sum(len(endpoint.given) for endpoint in endpoints)
+        return given + self._calls.waiting + core.counters["held.topics"]
 
     @property
     def membership(self) -> Membership:
