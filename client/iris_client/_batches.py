@@ -66,14 +66,13 @@ class Batch:
 class Side:
     """What waits for one topic that is paused."""
 
-    __slots__ = ("batches", "flushes", "full", "stall", "waiting")
+    __slots__ = ("batches", "flushes", "full", "waiting")
 
     def __init__(self) -> None:
         self.batches: deque[Batch] = deque()
         self.flushes: deque[FlushCall] = deque()  # that come after some of them
         self.waiting = 0
         self.full = False  # somebody waits for room
-        self.stall: tuple[str, str] | None = None  # whom the daemon waits for, and a sentence
 
 
 def publish_lost(lost: int, unknown: int) -> PublishLost:

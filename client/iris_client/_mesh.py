@@ -380,14 +380,16 @@ class Mesh(Lifecycle):
         while not self._publishing.add_checked(topic, data, checked, content_type):
             if not wait:
                 raise WouldBlock(f"publish to {topic!r}: the local buffer is full", executed=Executed.NO)
-            if stall := self._publishing.stall(topic):
-                raise stall
-            await self._until_room()
+            await self._until_room(topic)
 
-    async def _until_room(self) -> None:
-        """Wait until something has changed about the room there is."""
+    async def _until_room(self, topic: str) -> None:
+        """Wait until something has changed about the room there is.
+
+        Raises:
+            SlowSubscriber: Nothing of the topic moves.
+        """
         room = asyncio.get_running_loop().create_future()
-        self._room_waiters.append(room)
+        self._room_waiters.append((topic, room))
         await room
         self._check()
 

@@ -88,7 +88,8 @@ class Publishing:
     Attributes:
         waiting: What waits, in bytes (bodies and :data:`MESSAGE_COST` each).
         paused: The daemon is leaving: what waits goes to the next one.
-        on_room: Called when half of the limit has become free again.
+        on_room: Called when half of the limit has become free again, or room for a topic may have.
+        on_stall: Called with what to tell those who wait for room for a topic.
         lost: Messages the daemon said it dropped, since the app last asked.
         unknown: Messages that were unconfirmed on streams that broke, since the app last asked.
     """
@@ -107,6 +108,7 @@ class Publishing:
         self.waiting = 0
         self.paused = False
         self.on_room: Callable[[], None] = lambda: None
+        self.on_stall: Callable[[SlowSubscriber], None] = lambda error: None
         self.lost = 0
         self.unknown = 0
         self._queue: deque[Batch | FlushCall] = deque()
@@ -183,7 +185,6 @@ class Publishing:
         self._held = held
         side = self._sides.get(topic)
         if side is not None:
-            side.stall = None  # it moves again
             return
         side = self._sides[topic] = Side()
         kept: deque[Batch | FlushCall] = deque()
@@ -218,23 +219,18 @@ class Publishing:
         self._wake()
 
     def stalled(self, topic: str, who: str, detail: str) -> None:
-        """A topic that is paused does not move: those who wait for it are told, what waits stays."""
+        """A topic that is paused does not move: those who wait for it are told, what waits stays.
+
+        The daemon says so again for as long as that lasts; who comes later waits until then.
+        """
         if topic not in self._sides:
             self.pause(topic, self._held)
         side = self._sides[topic]
-        side.stall = (who, detail)
         flushes, side.flushes = side.flushes, deque()
         for call in flushes:
             call.fail(SlowSubscriber(f"flush: {detail}", topic=topic, waits_for=who))
-        self.on_room()
-
-    def stall(self, topic: str) -> SlowSubscriber | None:
-        """What to tell somebody who waits for room for a topic; None: wait."""
-        side = self._sides.get(topic)
-        if side is None or side.stall is None:
-            return None
-        who, detail = side.stall
-        return SlowSubscriber(f"publish to {topic!r}: {detail}", executed=Executed.NO, topic=topic, waits_for=who)
+        what = f"publish to {topic!r}: {detail}"
+        self.on_stall(SlowSubscriber(what, executed=Executed.NO, topic=topic, waits_for=who))
 
     def is_paused(self, topic: str) -> bool:
         """Whether the daemon wants no more of a topic for now."""
@@ -386,11 +382,9 @@ class Publishing:
         if call.over or (call.promise is not None and call.promise.done()):
             return 0
         if call.promise is not None:
-            for topic, side in self._sides.items():
+            for side in self._sides.values():
                 if side.batches and side.batches[0].number < call.number:
                     side.flushes.append(call)
-                    if side.stall is not None:
-                        self.stalled(topic, *side.stall)
                     return 0
         call.header.id = self._opened(call)
         call.covers = self._written

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
+from copy import copy
 from types import TracebackType
 from typing import Any, Final, TypeVar, overload
 
@@ -275,14 +276,12 @@ class Mesh:
         if asyncio._get_running_loop() is self._portal.loop:
             raise InvalidCall("a blocking call on the mesh's own loop; async handlers use the async API (await)")
         with self._lock:
+            known = self._stalls.get(topic)
             while self._published_bytes >= _BUFFER or topic in self._late:
                 if not wait:
                     raise WouldBlock(f"publish to {topic!r}: the local buffer is full", executed=Executed.NO)
-                if topic in self._stalls:
-                    stall = self._stalls[topic]
-                    raise SlowSubscriber(
-                        stall.args[0], executed=Executed.NO, topic=stall.topic, waits_for=stall.waits_for
-                    )
+                if (stall := self._stalls.get(topic)) is not None and stall is not known:
+                    raise copy(stall)
                 self._lock.wait()
                 self._mesh._check_open()
             if not wait and self._mesh._publishing.is_full(topic):
@@ -314,16 +313,14 @@ class Mesh:
 
         async def flush() -> None:
             deadline = time.monotonic() + timeout
+            known = list(self._stalls.values())
             try:
                 async with asyncio.timeout(timeout):
                     while self._carrying or self._late:
-                        for stall in self._stalls.values():
-                            raise SlowSubscriber(
-                                stall.args[0].replace("publish", "flush", 1),
-                                topic=stall.topic,
-                                waits_for=stall.waits_for,
-                            )
                         await self._stir()
+                        for stall in self._stalls.values():
+                            if stall not in known:
+                                raise copy(stall)
             except TimeoutError:
                 raise DeadlineExceeded("flush: what was published does not leave in time") from None
             await self._mesh.flush(max(0.001, deadline - time.monotonic()))
@@ -350,7 +347,7 @@ class Mesh:
                         self._late[topic].append(message)
                     elif not mesh._publishing.add_checked(*message):
                         while not mesh._publishing.is_paused(topic):
-                            await mesh._until_room()
+                            await mesh._until_room(topic)
                             if mesh._publishing.add_checked(*message):
                                 break
                         else:
@@ -373,15 +370,13 @@ class Mesh:
         try:
             while messages:
                 while not publishing.add_checked(*messages[0]):
-                    stall = publishing.stall(topic)
-                    with self._lock:
-                        if stall is not None:
+                    try:
+                        await mesh._until_room(topic)
+                    except SlowSubscriber as stall:
+                        with self._lock:
                             self._stalls[topic] = stall
-                        else:
-                            self._stalls.pop(topic, None)
-                        self._lock.notify_all()
-                    self._stirred.set()
-                    await mesh._until_room()
+                            self._lock.notify_all()
+                        self._stirred.set()
                 messages.popleft()
         except BaseException as error:
             self._give_up(error)

@@ -90,10 +90,6 @@ class Pacing:
         if frame.at_once or not app.held:
             self._flushed(app, frame.id)
             return
-        for hold in app.held.values():
-            if hold.stalled:
-                self._fail(app, frame.id, hold)
-                return
         flushing = Flushing(app, frame.id, len(app.held))
         if app.held_bytes + MARK_BYTES * flushing.left > self._core.settings.publish_hold:
             raise ProtocolError("FLUSH: too many wait for topics that are paused")
@@ -112,8 +108,9 @@ class Pacing:
         self._count(app, -app.held_bytes, -app.held_messages)
 
     def stalled(self, hold: Hold) -> None:
-        """Nothing of it has moved for a while: its app is told for whom it waits."""
+        """Nothing of it has moved for a while: its app is told for whom it waits, again and again."""
         hold.stalled = True
+        self._core.timers.add(hold, self._core.now + self._core.settings.stall_timeout)
         self._core.counters["stalled.topics"] += 1
         self._core.fact("events.stalled", app=hold.app.member_name, topic=hold.topic, waits_for=self._slow(hold))
         self._tell(hold, Kind.STALLED)

@@ -131,6 +131,8 @@ def test_a_stall_fails_the_flushes_that_wait_for_it(daemon: Daemon):
     assert (promise.error.topic, promise.error.waits_for) == ("t", "billing")
     daemon.session.flush(later, daemon.now + 50)
     assert daemon.take() == []
+    assert not later.ended
+    stalled(daemon, "t")
     assert isinstance(later.error, iris.SlowSubscriber)
     daemon.say(kind=Kind.PAUSE, address="t")  # it moves again
     daemon.session.flush(other, daemon.now + 50)
