@@ -129,6 +129,11 @@ class Outbox:
         frame.body += more
         self.urgent_bytes += len(more)
 
+    def replace_urgent(self, frame: Frame, body: bytes) -> None:
+        """Give an urgent frame that still waits here another body."""
+        self.urgent_bytes += len(body) - len(frame.body)
+        frame.body = body
+
     def forget_urgent(self, kinds: Container[int]) -> None:
         """Drop urgent frames of these kinds, which mean nothing any more."""
         self._urgent = deque(frame for frame in self._urgent if frame.kind not in kinds)

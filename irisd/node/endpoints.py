@@ -65,6 +65,7 @@ class Peer(Endpoint):
         synced: Its whole record is here.
         sent_before: The number of the last publish before this link.
         change: The last RECORD towards it; one that still waits takes up the next claim.
+        changed: What that builds on and its claims; None: it is a whole record.
     """
 
     id: NodeId
@@ -86,6 +87,7 @@ class Peer(Endpoint):
         self.synced = False
         self.sent_before = 0
         self.change: Frame | None = None
+        self.changed: tuple[int, dict[tuple[str, str, str], Claim]] | None = None
 
     @property
     def is_idle(self) -> bool:

@@ -402,3 +402,36 @@ def test_a_subscription_that_comes_back_unnoticed_owes_nothing():
     assert numbers(heard) == list(range(10, 300))
     assert lost(heard) == 0
     settled(near, far)
+
+
+def test_ten_thousand_flips_wait_as_one_record():
+    near, far = pair()
+    app = far.app()
+    for flip in range(10_000):
+        far.say(app, subscribe(2 * flip + 1, "t", max_bytes=QUEUE, when_full=WhenFull.BLOCK))
+        far.say(app, Frame(Kind.UNSUBSCRIBE, id=2 * flip + 1))
+    outbox = far.node.core.peers[near.id].outbox
+    assert outbox.urgent_bytes < 4 * KiB
+    assert kinds(far.take(near.id, 1 << 20)) == ["RECORD"]
+    assert len(far.node._events.lending) == 0
+
+
+def test_many_topics_leave_nothing_behind():
+    near, far = pair()
+    slow, app = blocking(far, ">", max_bytes=MiB), near.app(heeds_pause=True)
+    for number in range(10_000):
+        near.say(app, publish(f"t.{number}", b""))
+        if number % 1000 == 999:
+            pump(near, far)
+            read(far, slow)
+            near.hear(app)
+    assert numbers_of(near, app) == (0, 0)
+    assert len(near.node._events.pacing.purses) == 1
+    assert len(far.node._events.lending) == 1
+    assert len(near.node.core.peers[far.id].outbox._flows) <= 1
+    settled(near, far)
+
+
+def numbers_of(place: Place, app: int) -> tuple[int, int]:
+    held = place.node.core.apps[app]
+    return len(held.held), held.held_bytes
