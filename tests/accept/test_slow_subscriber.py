@@ -33,9 +33,11 @@ PATIENCE = 120.0
 async def daemon(run_dir: Path) -> AsyncIterator[DaemonProcess]:
     key = str(new_key(run_dir))
     made = DaemonProcess(run_dir, "one", "--key", key, "--stall-timeout", "1s").start()
-    await made.told(r'"links": ')
-    yield made
-    made.kill()
+    try:
+        await made.told(r'"links": ')
+        yield made
+    finally:
+        made.kill()
 
 
 def resident(daemon: DaemonProcess) -> int:
