@@ -64,6 +64,9 @@ class Kind(IntEnum):
     PART = 23
     WATCH = 24
     CHANGE = 25
+    PAUSE = 26
+    RESUME = 27
+    STALLED = 28
     # Between nodes only.
     RECORD = 64  # claims of the sender's registry record; `count` is the version they bring it to
     RECORD_ACK = 65  # `count`: the version of your record I now hold
@@ -76,6 +79,9 @@ class Kind(IntEnum):
     SYNCED = 72  # that was all for your VIEW or WANT
     HEARSAY = 73  # claims of another node's record, passed on
     IDLE = 74  # `count` 1: may this link be closed? 2: yes, 3: no
+    NEED = 75  # lend me `count` bytes for BLOCK subscribers of `address` (and `group`), `total` at least; I hold `cost`
+    GRANT = 76  # you may send `count` more bytes to them; 0: wait for `member`
+    RETURN = 77  # `count` bytes of a GRANT will not be used; 0: please return what you do not need
 
 
 class Code(IntEnum):
@@ -186,6 +192,8 @@ class Frame:
     hedge_ms: int = 0
     carries: int = 0
     max_large: int = 0
+    cost: int = 0  # EVENT, PUBLISH between nodes: bytes of credit it uses
+    at_once: bool = False
     seq: int = 0  # PUBLISH between nodes: position in the sender's sequence towards this node
     full: bool = False  # RECORD: first piece of a whole record, forget what you held
 
@@ -333,6 +341,7 @@ class Claim:
     level: int = 0
     balance: int = 0
     seats: int = 0
+    blocks: bool = False  # some of its subscribers must lose nothing: credit first
 
     @property
     def key(self) -> tuple[str, str, str]:

@@ -139,7 +139,19 @@ class WouldBlock(DeliveryError):
 
 
 class SlowSubscriber(DeliveryError):
-    """A subscription that must not lose messages stalled the publisher; the message names its cluster."""
+    """A subscription that must not lose messages stalled the publisher; what was accepted before stays queued.
+
+    Attributes:
+        topic: Which topic waits; empty when ``flush`` waited for several.
+        waits_for: The group that does not read, else the member.
+    """
+
+    def __init__(
+        self, message: str = "", *, executed: Executed | None = None, topic: str = "", waits_for: str = ""
+    ) -> None:
+        super().__init__(message, executed=executed)
+        self.topic = topic
+        self.waits_for = waits_for
 
 
 class TunnelBroken(DeliveryError, ConnectionError):
@@ -176,7 +188,6 @@ _BY_CODE: dict[int, type[DeliveryError]] = {
     8: TooLarge,
     9: TunnelBroken,
     10: CallCancelled,
-    13: SlowSubscriber,
 }
 _BY_EXECUTED = {1: Executed.NO, 2: Executed.MAYBE, 3: Executed.YES}
 
@@ -196,6 +207,8 @@ def from_frame(code: int, executed: int, reason: str, detail: str, body: bytes, 
     if code == 6:
         message = f"{what}: {detail or 'rejected'}" + (f" [{reason}]" if reason else "")
         return Rejected(message, code=reason, body=body, executed=said)
+    if code == 13:
+        return SlowSubscriber(f"{what}: {detail or reason}", executed=said, waits_for=reason)
     if code == 11:
         return Denied(f"{what}: {detail or 'denied'}")
     if code == 12:

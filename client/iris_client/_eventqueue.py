@@ -3,7 +3,8 @@
 Events stay as they came, a frame of many at a time, and are cut apart as they are read.
 
 Invariants:
-    - the bytes held never exceed ``max_bytes``, one frame that alone is larger aside when nothing else is held
+    - the bytes held never exceed ``max_bytes``, one frame that alone is larger aside when nothing else is held; of a
+      subscription that blocks the daemon sees to that, which is told what has been read
     - every event is read once, or counted once as lost
 """
 
@@ -15,17 +16,20 @@ from typing import Final
 
 from iris_client._calls import Standing
 from iris_client._errors import IrisError
-from iris_client._frames import Header, Kind, ProtocolError
+from iris_client._frames import Header, Kind, ProtocolError, append_frame, make
 from iris_client._model import MAX_SIZES, NO_HEADERS, Event
 
 EVENT_COST: Final = 32
 """Bytes a waiting event is charged besides its body."""
 
+BLOCK: Final = 3
+"""``when_full`` of a subscription that loses nothing: its publishers wait."""
+
 
 class _Held:
     """One frame of events that waits."""
 
-    __slots__ = ("body", "cost", "count", "header", "lost", "lost_unknown", "sizes")
+    __slots__ = ("body", "cost", "count", "credit", "header", "lost", "lost_unknown", "sizes")
 
     def __init__(self, header: Header, body: bytes, sizes: list[int] | None, cost: int) -> None:
         self.header = header
@@ -33,6 +37,7 @@ class _Held:
         self.sizes = sizes
         self.count = 1 if sizes is None else len(sizes)
         self.cost = cost
+        self.credit: int = header.cost  # what the daemon gets back when it has been read
         self.lost = 0
         self.lost_unknown = False
 
@@ -43,21 +48,28 @@ class EventQueue:
     Args:
         max_bytes: Most bytes to hold.
         drop_oldest: Which end gives way when that is not enough: the oldest, or what has just come.
+        block: Neither: what has been read is given back, and the daemon sends no more than that.
 
     Attributes:
         lost: Events lost so far, as far as they could be counted.
+        owed: Credit to be given back.
         on_change: Called when there is something new to read.
+        on_read: Called when so much is owed that the daemon should have it.
     """
 
-    def __init__(self, max_bytes: int, *, drop_oldest: bool) -> None:
+    def __init__(self, max_bytes: int, *, drop_oldest: bool, block: bool = False) -> None:
         self._max_bytes = max_bytes
         self._drop_oldest = drop_oldest
+        self._block = block
+        self._in_hand = 0  # credit of what was taken and is being read
+        self.owed = 0
         self._held: deque[_Held] = deque()
         self._bytes = 0
         self._gap = 0  # lost after everything that is held
         self._gap_unknown = False
         self.lost = 0
         self.on_change: Callable[[], None] = lambda: None
+        self.on_read: Callable[[], None] = lambda: None
 
     def __bool__(self) -> bool:
         return bool(self._held)
@@ -87,7 +99,7 @@ class EventQueue:
             return  # only a notice of loss: an event has a topic, however empty its body
         count = 1 if sizes is None else len(sizes)
         held = _Held(header, body, sizes, len(body) + EVENT_COST * count)
-        if self._bytes + held.cost > self._max_bytes and self._held:
+        if self._bytes + held.cost > self._max_bytes and self._held and not self._block:
             if not self._drop_oldest:
                 self._gap += count
                 self.lost += count
@@ -104,12 +116,24 @@ class EventQueue:
         """What comes next may come after losses nobody counted: the stream was a new one."""
         self._gap_unknown = True
 
+    def forget_credit(self) -> None:
+        """Nothing of what is here will be given back: the stream it came on is gone."""
+        self._in_hand = self.owed = 0
+        for held in self._held:
+            held.credit = 0
+
     def take(self) -> list[Event]:
-        """Take the oldest frame's events; an empty list when there is nothing."""
+        """Take the oldest frame's events; an empty list when there is nothing. Those taken before have been read."""
+        if self._in_hand:
+            self.owed += self._in_hand
+            self._in_hand = 0
+            if self.owed >= self._max_bytes // 8 or not self._held:
+                self.on_read()
         if not self._held:
             return []
         held = self._held.popleft()
         self._bytes -= held.cost
+        self._in_hand = held.credit
         header, body = held.header, held.body
         topic = header.address
         headers: Mapping[str, str] = dict(header.headers) if len(header.headers) else NO_HEADERS
@@ -161,5 +185,35 @@ class SubscribeCall(Standing):
 
     def detached(self, reason: str) -> None:
         super().detached(reason)
+        self.queue.forget_credit()
         if self.established and not self.leaving:
             self.queue.gap()
+
+
+class Returns:
+    """Credit on its way back to the daemon: what was read before it leaves goes with it."""
+
+    def __init__(self, offer: Callable[[Returns], None]) -> None:
+        self._offer = offer
+        self._calls: dict[SubscribeCall, None] = {}
+
+    def add(self, call: SubscribeCall) -> None:
+        """A subscription owes something."""
+        if not self._calls:
+            self._offer(self)
+        self._calls[call] = None
+
+    def pull(self, chunks: list[bytes], now: float) -> int:
+        """Write what is owed, for all subscriptions."""
+        calls, self._calls = self._calls, {}
+        size = 0
+        for call in calls:
+            owed, call.queue.owed = call.queue.owed, 0
+            if owed and call.id and not call.leaving:
+                header = make(kind=Kind.CREDIT, id=call.id, count=owed)
+                size += append_frame(chunks, header.SerializeToString(), b"")
+        return size
+
+    def clear(self) -> None:
+        """The stream is gone."""
+        self._calls.clear()

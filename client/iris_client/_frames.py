@@ -54,6 +54,9 @@ class Kind(IntEnum):
     PART = 23
     WATCH = 24
     CHANGE = 25
+    PAUSE = 26
+    RESUME = 27
+    STALLED = 28
 
 
 class Code(IntEnum):

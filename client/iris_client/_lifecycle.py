@@ -10,6 +10,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Generator, Mapping
+from copy import copy
 from random import Random
 from types import TracebackType
 from typing import Any, Final, Self
@@ -20,7 +21,7 @@ from iris_client._cluster import Cluster
 from iris_client._codecs import Codec
 from iris_client._connection import Connection, refuse_plain_token
 from iris_client._context import deadline_in, handler_deadline
-from iris_client._errors import DeliveryError, Denied, InvalidCall, MemberLost, MeshClosed, TooLarge
+from iris_client._errors import DeliveryError, Denied, InvalidCall, MemberLost, MeshClosed, SlowSubscriber, TooLarge
 from iris_client._frames import Header, Kind
 from iris_client._joined import DRAIN_TIMEOUT, Joined
 from iris_client._lane import Lane
@@ -66,7 +67,8 @@ class Lifecycle:
         self._session = Session(service=service or "", name=shown[:200], version=VERSION, wake=self._wake)
         self._publishing: Publishing = self._session.publishing
         self._publishing.on_room = self._room
-        self._room_waiters: list[asyncio.Future[None]] = []
+        self._publishing.on_stall = self._stalled
+        self._room_waiters: list[tuple[str, asyncio.Future[None]]] = []  # and for which topic
         self._connection: Connection | None = None
         self._callbacks: list[Callable[[StateChange], object]] = []
         self._joined: dict[str, Joined] = {}
@@ -308,9 +310,17 @@ class Lifecycle:
 
     def _room(self) -> None:
         waiters, self._room_waiters = self._room_waiters, []
-        for room in waiters:
+        for _, room in waiters:
             if not room.done():
                 room.set_result(None)
+
+    def _stalled(self, error: SlowSubscriber) -> None:
+        """Those who wait for room for a topic are told why there is none."""
+        told = [room for topic, room in self._room_waiters if topic == error.topic]
+        self._room_waiters = [waiter for waiter in self._room_waiters if waiter[0] != error.topic]
+        for room in told:
+            if not room.done():
+                room.set_exception(copy(error))
 
     def _wake(self) -> None:
         if self._connection is not None:

@@ -13,7 +13,7 @@ from iris_client._calls import SurveyCall
 from iris_client._cluster import Cluster
 from iris_client._codecs import JSON, Codec, decode, encode_body
 from iris_client._context import deadline_in
-from iris_client._errors import CodecError, Rejected
+from iris_client._errors import CodecError, Rejected, WouldBlock
 from iris_client._frames import Header, Kind, make
 from iris_client._joined import Joined
 from iris_client._lifecycle import Lifecycle
@@ -287,8 +287,10 @@ class Mesh(Lifecycle):
             topic_filter: ``*`` stands for one token, a last ``>`` for the rest.
             group: Share the events with whoever subscribes as the same group, each going to one of them:
                 what ``on_event`` of a cluster does under the cluster's name.
-            when_full: What gives way when events arrive faster than they are read: ``drop_oldest`` or ``drop_newest``.
-            max_bytes: How much may wait in this process, and as much again in the daemon.
+            when_full: What gives way when events arrive faster than they are read: ``drop_oldest`` or ``drop_newest``;
+                or nothing does, ``block``: who publishes to these topics waits until this app has read.
+            max_bytes: How much may wait in this process, and as much again in the daemon. With ``block``: in both
+                together, and the daemon may allow less.
 
         Raises:
             InvalidName, InvalidCall: The filter or a setting makes no sense.
@@ -319,20 +321,36 @@ class Mesh(Lifecycle):
     # ------------------------------------------------------------ publishing
 
     async def publish(
-        self, topic: str, body: Any, *, headers: Mapping[str, str] | None = None, codec: Codec | None = None
+        self,
+        topic: str,
+        body: Any,
+        *,
+        headers: Mapping[str, str] | None = None,
+        codec: Codec | None = None,
+        wait: bool = True,
     ) -> None:
         """Publish one message. Returns when the local buffer holds it; waits only while that is full.
 
         Messages of one topic published by one task arrive in order. What becomes of them is told by :meth:`flush`.
         Cancelling while it waits publishes nothing.
 
+        Args:
+            topic: Where to.
+            body: Bytes; or, with a codec, any value it encodes.
+            headers: As for :meth:`request`.
+            codec: Instead of the mesh's.
+            wait: False: do not wait.
+
         Raises:
+            WouldBlock: There is no room, and ``wait`` is False. Nothing was published.
+            SlowSubscriber: A subscriber that must lose nothing has not read for a while, so there is no room for this
+                topic; it says who. Nothing was published; what was accepted before stays, and other topics go on.
             TooLarge, InvalidName, CodecError: It cannot be published. Nothing was.
             MeshClosed: The mesh is closed.
         """
         if headers is None and type(body) is bytes and self._publishing.add(topic, body):
             return
-        await self._publish(topic, body, headers, codec or self._codec)
+        await self._publish(topic, body, headers, codec or self._codec, wait)
 
     async def publish_many(
         self,
@@ -341,12 +359,14 @@ class Mesh(Lifecycle):
         *,
         headers: Mapping[str, str] | None = None,
         codec: Codec | None = None,
+        wait: bool = True,
     ) -> int:
         """Publish several messages of one topic, and return how many.
 
-        Cancelling (or a body that cannot be published) leaves those before it published.
+        Cancelling (or a body that cannot be published) leaves those before it published, and so does an error.
 
         Raises:
+            WouldBlock, SlowSubscriber: As for :meth:`publish`.
             TooLarge, InvalidName, CodecError, MeshClosed: As for :meth:`publish`.
         """
         add = self._publishing.add
@@ -354,7 +374,7 @@ class Mesh(Lifecycle):
         count = 0
         for body in bodies:
             if not (plain and type(body) is bytes and add(topic, body)):
-                await self._publish(topic, body, headers, codec or self._codec)
+                await self._publish(topic, body, headers, codec or self._codec, wait)
             count += 1
         return count
 
@@ -365,6 +385,7 @@ class Mesh(Lifecycle):
 
         Raises:
             PublishLost: Messages published since the last flush were lost, or may have been; says how many.
+            SlowSubscriber: A topic with messages from before has stalled; they stay queued.
             DeadlineExceeded: The daemon did not say in time.
         """
         self._check()
@@ -373,23 +394,30 @@ class Mesh(Lifecycle):
         self._session.flush(promise, deadline)
         await promise
 
-    async def _publish(self, topic: str, body: Any, headers: Mapping[str, str] | None, codec: Codec | None) -> None:
+    async def _publish(
+        self, topic: str, body: Any, headers: Mapping[str, str] | None, codec: Codec | None, wait: bool
+    ) -> None:
         self._check()
         _names.topic(topic)
         checked = _names.headers(headers) or None
         data, content_type = encode_body(body, codec)
         if len(data) > PART_BYTES:
             self._check_size(data, "publish")
-        await self._publish_checked(topic, data, checked, content_type)
+        while not self._publishing.add_checked(topic, data, checked, content_type):
+            if not wait:
+                raise WouldBlock(f"publish to {topic!r}: the local buffer is full", executed=Executed.NO)
+            await self._until_room(topic)
 
-    async def _publish_checked(
-        self, topic: str, body: bytes, headers: dict[str, str] | None, content_type: str
-    ) -> None:
-        while not self._publishing.add_checked(topic, body, headers, content_type):
-            room = asyncio.get_running_loop().create_future()
-            self._room_waiters.append(room)
-            await room
-            self._check()
+    async def _until_room(self, topic: str) -> None:
+        """Wait until something has changed about the room there is.
+
+        Raises:
+            SlowSubscriber: Nothing of the topic moves.
+        """
+        room = asyncio.get_running_loop().create_future()
+        self._room_waiters.append((topic, room))
+        await room
+        self._check()
 
     # -------------------------------------------------------------- inside
 

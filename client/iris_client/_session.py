@@ -20,6 +20,7 @@ from iris_client._calls import Call, Promise, Standing
 from iris_client._deadlines import Deadlines, Timed
 from iris_client._deliveries import PATTERN_NAMES, Delivery, Member
 from iris_client._errors import IrisError, Overloaded
+from iris_client._eventqueue import BLOCK, Returns, SubscribeCall
 from iris_client._flows import Flows
 from iris_client._frames import EXECUTED_NO, Code, Header, Kind, ProtocolError, append_frame, decode_batch, make
 from iris_client._large import PROCESS, Arrival, Feed, Reserve
@@ -71,6 +72,7 @@ class Session:
         self._outbox = Outbox(self._opened, wake)
         self._hello_due = False
         self.publishing = Publishing(self._outbox.offer, self._opened, self._new_id)
+        self._returns = Returns(self._outbox.offer)
         self.attached = False
         self.draining = False
         self.limits = Limits()
@@ -92,6 +94,7 @@ class Session:
         calls, self._calls = list(self._calls.values()), {}
         deliveries, self._deliveries = list(self._deliveries.values()), {}
         unwritten = self._outbox.clear()
+        self._returns.clear()
         flushes = [call for call in calls if isinstance(call, FlushCall)]
         for delivery in deliveries:  # their handlers go on, within their deadlines; the answers go nowhere
             if delivery.flow is not None:
@@ -119,6 +122,7 @@ class Session:
                 address=self._service,
                 member=self._name,
                 version=self._version,
+                when_full=BLOCK,
             )
             chunks: list[bytes] = []
             append_frame(chunks, hello.SerializeToString(), b"")
@@ -185,6 +189,8 @@ class Session:
     def stand(self, call: Standing) -> None:
         """Open a join, a subscription or a watch, and again on every later stream until :meth:`leave`."""
         self._standing[call] = None
+        if isinstance(call, SubscribeCall):
+            call.queue.on_read = lambda: self._returns.add(call)
         if self.attached and not self.draining:
             self._push(call)
 
@@ -337,6 +343,12 @@ class Session:
                 self._push(call)
             self.on_attached()
             self._wake()
+        elif kind == Kind.PAUSE:
+            self.publishing.pause(header.address, header.count)
+        elif kind == Kind.RESUME:
+            self.publishing.resume(header.address, header.count)
+        elif kind == Kind.STALLED:
+            self.publishing.stalled(header.address, header.reason, header.detail)
         elif kind == Kind.GOODBYE and self.attached:
             self.draining = self.publishing.paused = True
             self.on_goodbye(header.reason)

@@ -8,14 +8,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from iris_client._errors import InvalidCall, IrisError
-from iris_client._eventqueue import EventQueue, SubscribeCall
+from iris_client._eventqueue import BLOCK, EventQueue, SubscribeCall
 from iris_client._frames import Kind, make
 from iris_client._model import Event, KiB
 
 if TYPE_CHECKING:
     from iris_client._mesh import Mesh
 
-_POLICIES = {"drop_oldest": 1, "drop_newest": 2}
+_POLICIES = {"drop_oldest": 1, "drop_newest": 2, "block": BLOCK}
 
 
 class Subscription:
@@ -30,12 +30,12 @@ class Subscription:
 
     def __init__(self, mesh: Mesh, topic_filter: str, when_full: str, max_bytes: int, group: str = "") -> None:
         if when_full not in _POLICIES:
-            raise InvalidCall(f"when_full={when_full!r}: this release knows 'drop_oldest' and 'drop_newest'")
+            raise InvalidCall(f"when_full={when_full!r}: one of {', '.join(map(repr, _POLICIES))}")
         if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < KiB:
             raise InvalidCall(f"max_bytes={max_bytes!r}: a whole number of bytes, at least {KiB}")
         self.topic_filter = topic_filter
         self._mesh = mesh
-        self._queue = EventQueue(max_bytes, drop_oldest=when_full == "drop_oldest")
+        self._queue = EventQueue(max_bytes, drop_oldest=when_full == "drop_oldest", block=when_full == "block")
         header = make(
             kind=Kind.SUBSCRIBE,
             address=topic_filter,
@@ -129,9 +129,9 @@ class Subscription:
                 raise StopAsyncIteration
             if self._events:
                 return  # another reader of this subscription filled it meanwhile
-            if self._queue:
-                self._events = self._queue.take()
-                self._events.reverse()
+            if events := self._queue.take():
+                events.reverse()
+                self._events = events
                 return
             if self._error is not None:
                 raise self._error

@@ -9,18 +9,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
+from copy import copy
 from types import TracebackType
 from typing import Any, Final, TypeVar, overload
 
 from iris_client import _names
 from iris_client._cluster import Cluster
 from iris_client._codecs import Codec, encode_body
-from iris_client._errors import InvalidCall, MeshClosed, TooLarge
+from iris_client._errors import DeadlineExceeded, InvalidCall, MeshClosed, SlowSubscriber, TooLarge, WouldBlock
 from iris_client._joined import DRAIN_TIMEOUT
 from iris_client._joined import Joined as AsyncJoined
 from iris_client._mesh import Mesh as AsyncMesh
 from iris_client._mesh import connect as _connect
-from iris_client._model import MiB, Reply, State, StateChange
+from iris_client._model import Executed, MiB, Reply, State, StateChange
 from iris_client._portal import Portal
 from iris_client._subscription import Subscription as AsyncSubscription
 from iris_client._survey import Survey as AsyncSurvey
@@ -69,10 +70,11 @@ class Mesh:
         self._mesh = mesh
         self._published: deque[tuple[str, bytes, dict[str, str] | None, str]] = deque()
         self._published_bytes = 0
+        self._late: dict[str, deque[tuple[str, bytes, dict[str, str] | None, str]]] = {}  # of topics without room
+        self._stalls: dict[str, SlowSubscriber] = {}  # of them, those that do not move
         self._closing = False
         self._carrying = False
-        self._carried = asyncio.Event()  # set on the loop, cleared under the lock
-        self._carried.set()
+        self._stirred = asyncio.Event()  # set on the loop whenever something was carried over or has stalled
         self._lock = threading.Condition()
 
     def __repr__(self) -> str:
@@ -103,7 +105,8 @@ class Mesh:
         deadline = time.monotonic() + timeout
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                await self._carried.wait()
+                while self._carrying or self._late:
+                    await self._stir()
         await self._mesh.close(max(0.0, deadline - time.monotonic()))
 
     @property
@@ -272,7 +275,13 @@ class Mesh:
     # ------------------------------------------------------------ publishing
 
     def publish(
-        self, topic: str, body: Any, *, headers: Mapping[str, str] | None = None, codec: Codec | None = None
+        self,
+        topic: str,
+        body: Any,
+        *,
+        headers: Mapping[str, str] | None = None,
+        codec: Codec | None = None,
+        wait: bool = True,
     ) -> None:
         """Publish one message; see :meth:`iris_client.Mesh.publish`. Waits only while the local buffer is full."""
         self._mesh._check_open()
@@ -284,14 +293,20 @@ class Mesh:
         if asyncio._get_running_loop() is self._portal.loop:
             raise InvalidCall("a blocking call on the mesh's own loop; async handlers use the async API (await)")
         with self._lock:
-            while self._published_bytes >= _BUFFER:
+            known = self._stalls.get(topic)
+            while self._published_bytes >= _BUFFER or topic in self._late:
+                if not wait:
+                    raise WouldBlock(f"publish to {topic!r}: the local buffer is full", executed=Executed.NO)
+                if (stall := self._stalls.get(topic)) is not None and stall is not known:
+                    raise copy(stall)
                 self._lock.wait()
                 self._mesh._check_open()
+            if not wait and self._mesh._publishing.is_full(topic):
+                raise WouldBlock(f"publish to {topic!r}: the local buffer is full", executed=Executed.NO)
             self._published.append((topic, data, checked, content_type))
             self._published_bytes += len(data) + 64
             if not self._carrying:
                 self._carrying = True
-                self._carried.clear()
                 self._portal.start(self._carry())
 
     def publish_many(
@@ -301,11 +316,12 @@ class Mesh:
         *,
         headers: Mapping[str, str] | None = None,
         codec: Codec | None = None,
+        wait: bool = True,
     ) -> int:
         """Publish several messages of one topic, and return how many; see :meth:`iris_client.Mesh.publish_many`."""
         count = 0
         for body in bodies:
-            self.publish(topic, body, headers=headers, codec=codec)
+            self.publish(topic, body, headers=headers, codec=codec, wait=wait)
             count += 1
         return count
 
@@ -313,13 +329,27 @@ class Mesh:
         """Wait until the daemon has routed everything published before; see :meth:`iris_client.Mesh.flush`."""
 
         async def flush() -> None:
-            await self._carried.wait()
-            await self._mesh.flush(timeout)
+            deadline = time.monotonic() + timeout
+            known = list(self._stalls.values())
+            try:
+                async with asyncio.timeout(timeout):
+                    while self._carrying or self._late:
+                        await self._stir()
+                        for stall in self._stalls.values():
+                            if stall not in known:
+                                raise copy(stall)
+            except TimeoutError:
+                raise DeadlineExceeded("flush: what was published does not leave in time") from None
+            await self._mesh.flush(max(0.001, deadline - time.monotonic()))
 
         self._call(flush())
 
+    async def _stir(self) -> None:
+        self._stirred.clear()
+        await self._stirred.wait()
+
     async def _carry(self) -> None:
-        """On the loop: hand over what other threads published, in order."""
+        """On the loop: hand over what other threads published, in order. A topic without room holds up no other."""
         mesh = self._mesh
         try:
             while True:
@@ -327,22 +357,62 @@ class Mesh:
                     batch, self._published = self._published, deque()
                     if not batch:
                         self._carrying = False
-                        self._carried.set()
                         return
-                for topic, body, headers, content_type in batch:
-                    await mesh._publish_checked(topic, body, headers, content_type)
+                for message in batch:
+                    topic = message[0]
+                    if topic in self._late:
+                        self._late[topic].append(message)
+                    elif not mesh._publishing.add_checked(*message):
+                        while not mesh._publishing.is_paused(topic):
+                            await mesh._until_room(topic)
+                            if mesh._publishing.add_checked(*message):
+                                break
+                        else:
+                            with self._lock:
+                                self._late[topic] = deque([message])
+                            self._portal.start(self._carry_late(topic))
                 with self._lock:
                     self._published_bytes -= sum(len(body) + 64 for _, body, _, _ in batch)
                     self._lock.notify_all()
         except BaseException as error:
-            if not isinstance(error, (MeshClosed, asyncio.CancelledError)):
-                _log.exception("a defect of the SDK: what was published is lost")
-            with self._lock:  # closed: nobody may wait for room that will not come
-                self._carrying, self._published_bytes = False, 0
-                self._published.clear()
-                self._carried.set()
-                self._lock.notify_all()
+            self._give_up(error)
             raise
+        finally:
+            self._stirred.set()
+
+    async def _carry_late(self, topic: str) -> None:
+        """On the loop: hand over what waits for a topic that is paused."""
+        mesh, publishing = self._mesh, self._mesh._publishing
+        messages = self._late[topic]
+        try:
+            while messages:
+                while not publishing.add_checked(*messages[0]):
+                    try:
+                        await mesh._until_room(topic)
+                    except SlowSubscriber as stall:
+                        with self._lock:
+                            self._stalls[topic] = stall
+                            self._lock.notify_all()
+                        self._stirred.set()
+                messages.popleft()
+        except BaseException as error:
+            self._give_up(error)
+            raise
+        finally:
+            with self._lock:
+                self._late.pop(topic, None)
+                self._stalls.pop(topic, None)
+                self._lock.notify_all()
+            self._stirred.set()
+
+    def _give_up(self, error: BaseException) -> None:
+        """Closed: nobody may wait for room that will not come."""
+        if not isinstance(error, (MeshClosed, asyncio.CancelledError)):
+            _log.exception("a defect of the SDK: what was published is lost")
+        with self._lock:
+            self._carrying, self._published_bytes = False, 0
+            self._published.clear()
+            self._lock.notify_all()
 
     def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         try:

@@ -46,6 +46,7 @@ def mesh(
     service: str = "test",
     max_body: int = DEFAULT_MAX_BODY,
     max_large_body: int = DEFAULT_MAX_LARGE_BODY,
+    stall_timeout: float = 5.0,
     seed: int = 0,
 ) -> LocalMesh:
     """Make a mesh of ``nodes`` linked nodes: ``async with testing.mesh() as local``.
@@ -55,25 +56,26 @@ def mesh(
         service: The service's name.
         max_body: Most bytes a body may have.
         max_large_body: Most bytes the body of a request or a reply may have; one above ``max_body`` rides a tunnel.
+        stall_timeout: Seconds for which a publisher waits for a subscriber that blocks before it is told.
         seed: What the nodes' choices among equals depend on.
 
     Raises:
         TestingUnavailable: ``irisd`` is not installed.
     """
-    return LocalMesh(nodes, service, max_body, max_large_body, seed)
+    bounds = {"max_body": max_body, "max_large_body": max_large_body, "stall_timeout": stall_timeout}
+    return LocalMesh(nodes, service, bounds, seed)
 
 
 class LocalMesh:
     """Nodes linked in memory; made by :func:`mesh`. Belongs to the event loop it is entered in."""
 
-    def __init__(self, nodes: int, service: str, max_body: int, max_large_body: int, seed: int) -> None:
+    def __init__(self, nodes: int, service: str, bounds: dict[str, Any], seed: int) -> None:
         if isinstance(nodes, bool) or not isinstance(nodes, int) or not 1 <= nodes <= 64:
             raise InvalidCall(f"nodes={nodes!r}: a whole number from 1 to 64")
         number = next(_numbers)
         random = Random(seed)
         self._nodes = [
-            _LocalNode(f"mesh{number}-node{at}", service, max_body, max_large_body, Random(random.random()))
-            for at in range(nodes)
+            _LocalNode(f"mesh{number}-node{at}", service, bounds, Random(random.random())) for at in range(nodes)
         ]
 
     async def __aenter__(self) -> LocalMesh:
@@ -139,11 +141,10 @@ def open_lane(name: str) -> Lane:
 class _LocalNode:
     """One node, and what a daemon would do for it."""
 
-    def __init__(self, name: str, service: str, max_body: int, max_large_body: int, random: Random) -> None:
+    def __init__(self, name: str, service: str, bounds: dict[str, Any], random: Random) -> None:
         self.name = name
         self._service = service
-        self._max_body = max_body
-        self._max_large_body = max_large_body
+        self._bounds = bounds
         self._random = random
         self._node: Node | None = None
         self._lanes: dict[int, _InprocLane] = {}
@@ -169,8 +170,7 @@ class _LocalNode:
             ) from error
         if self._node is None:
             identity = NodeIdentity(self._random.randbytes(16), self.name, self._service)
-            settings = NodeSettings(max_body=self._max_body, max_large_body=self._max_large_body)
-            self._node = Node(identity, settings, self._random, now=time.monotonic())
+            self._node = Node(identity, NodeSettings(**self._bounds), self._random, now=time.monotonic())
             _nodes[self.name] = self
 
     def stop(self) -> None:
@@ -208,7 +208,7 @@ class _LocalNode:
         if node is None or lane is None:
             return
         try:
-            frames = decode_batch(batch, self._max_body)
+            frames = decode_batch(batch, self._bounds["max_body"])
         except WireError as error:
             lane.end("INVALID_ARGUMENT", str(error))
             self.detached(number)
@@ -269,7 +269,7 @@ class _LocalNode:
             frames = self._node.take(peer_id, BATCH_BYTES, now)
             if not frames:
                 return
-            received = decode_batch(encode_batch(frames), self._max_body)
+            received = decode_batch(encode_batch(frames), self._bounds["max_body"])
             peer.apply(peer._node.frames_from_peer(self.id, received, now))
 
     # ----------------------------------------------------------- effects

@@ -239,6 +239,14 @@ class Config:
         high=16 * GiB,
     )
 
+    stall_timeout: float = _seconds(
+        5.0,
+        "How long a publisher waits for a subscriber that must lose nothing before it is told for whom",
+        room="limits",
+        low=0.05,
+        high=3_600.0,
+    )
+
     # the process
     drain_timeout: float = _seconds(
         10.0, "How long SIGTERM lets work in flight finish", room="process", low=0.0, high=3_600.0

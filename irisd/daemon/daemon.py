@@ -188,6 +188,7 @@ class Daemon:
             app_backlog=4 * config.subscription_queue,
             request_queue=config.request_queue,
             max_subscription=config.subscription_queue,
+            stall_timeout=config.stall_timeout,
             heartbeat_interval=config.heartbeat_interval,
             full_mesh_limit=config.full_mesh_limit,
             idle_link=config.idle_link,

@@ -129,6 +129,11 @@ class Outbox:
         frame.body += more
         self.urgent_bytes += len(more)
 
+    def replace_urgent(self, frame: Frame, body: bytes) -> None:
+        """Give an urgent frame that still waits here another body."""
+        self.urgent_bytes += len(body) - len(frame.body)
+        frame.body = body
+
     def forget_urgent(self, kinds: Container[int]) -> None:
         """Drop urgent frames of these kinds, which mean nothing any more."""
         self._urgent = deque(frame for frame in self._urgent if frame.kind not in kinds)
@@ -169,6 +174,10 @@ class Outbox:
         """Queue in a new flow, at the beginning: nothing that is offered later pushes it out. The caller bounds it."""
         self._append(flow, frame)
         flow.promised += 1
+
+    def commit(self, flow: Flow, frame: Frame) -> None:
+        """Queue messages that must not be dropped. The credit they were paid for with bounds them."""
+        self._append(flow, frame)
 
     def offer(self, flow: Flow, frame: Frame) -> int:
         """Queue messages in a flow with a drop policy; return how many messages were dropped for it.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from irisd.model import LARGE, MAX_BALANCE, Claim, Code, Frame, Kind, Pattern, WhenFull
+from irisd.flow import Queue
+from irisd.model import LARGE, MAX_BALANCE, Claim, Code, Frame, KiB, Kind, Pattern, WhenFull
 from irisd.node.calls import Calls
 from irisd.node.core import Core
 from irisd.node.endpoints import App, Member, Subscription
@@ -18,6 +19,10 @@ _WHEN_FULL = frozenset({0, *WhenFull})
 MAX_CONCURRENCY = 65_536
 MAX_PRIORITY = 255
 MAX_APP_NAME = 64
+BLOCK_SHARE = 16
+"""A subscription that blocks gets at most this part of what its app may still let wait."""
+MIN_BLOCK = 64 * KiB
+"""Less than this is refused, unless that is what was asked for."""
 
 
 class Attachments:
@@ -30,6 +35,7 @@ class Attachments:
         self._records = records
         self._subscribers: Counter[tuple[str, str]] = Counter()
         calls.members.claimed = self._claim_cluster
+        self._blocking: Counter[tuple[str, str]] = Counter()  # of them, those that must lose nothing
 
     def attach(self, id: int, hello: Frame, *, settled: bool) -> App:
         """A new app; it is welcomed at once, or when the node has settled."""
@@ -40,6 +46,7 @@ class Attachments:
         app = App(id, name, member_name, backlog=settings.app_backlog, max_body=settings.max_body, now=self._core.now)
         self._core.apps[id] = app
         app.welcome = settled
+        app.heeds_pause = hello.when_full == WhenFull.BLOCK
         welcome = Frame(
             Kind.WELCOME,
             address=identity.service,
@@ -72,6 +79,8 @@ class Attachments:
             self._leave(app, id)
         for id in list(app.subscriptions):
             self._unsubscribe(app, id)
+        self._events.settle()  # what waited for nobody else may still leave
+        self._events.pacing.app_gone(app)
 
     def drain(self, app: App) -> None:
         """It takes no new work; what it has may still be answered."""
@@ -137,11 +146,20 @@ class Attachments:
         if frame.when_full not in _WHEN_FULL:
             core.fail(app.id, frame.id, Code.INVALID, f"when_full: {frame.when_full} is none of its values")
             return
-        if self._events.refuse_block(app, frame) or self._refused(app, frame):
+        if self._refused(app, frame):
             return
         limit = min(frame.max_bytes or core.settings.max_subscription, core.settings.max_subscription)
+        queue = None
+        if frame.when_full == WhenFull.BLOCK:
+            limit = min(limit, (core.settings.app_backlog - app.reserved) // BLOCK_SHARE)
+            if limit < min(frame.max_bytes, MIN_BLOCK):
+                full = f"this app's subscriptions that block may hold {app.reserved} bytes already"
+                core.fail(app.id, frame.id, Code.OVERLOADED, full)
+                return
+            queue = Queue(limit, app.member_name)
+            app.reserved += limit
         flow = app.outbox.open(frame.id, limit=limit, when_full=frame.when_full or WhenFull.DROP_OLDEST)
-        subscription = Subscription(app, frame.id, filter, group, flow)
+        subscription = Subscription(app, frame.id, filter, group, flow, queue)
         app.subscriptions[frame.id] = subscription
         self._events.add(subscription)
         self._count(subscription, +1)
@@ -170,6 +188,8 @@ class Attachments:
         subscription = app.subscriptions.pop(id)
         self._records.ended(app, id)
         self._events.remove(subscription)
+        if subscription.queue is not None:
+            app.reserved -= subscription.queue.limit
         if not (app.draining and subscription.group):  # draining has withdrawn it already
             self._count(subscription, -1)
 
@@ -179,7 +199,14 @@ class Attachments:
         members = self._subscribers[key]
         if not members:
             del self._subscribers[key]
-        self._records.claim(Claim(members, topic=subscription.filter, group=subscription.group))
+        blocks = self._blocking[key] + by if subscription.queue is not None else self._blocking.get(key, 0)
+        if blocks:
+            self._blocking[key] = blocks
+        else:
+            self._blocking.pop(key, None)
+        self._records.claim(
+            Claim(members, topic=subscription.filter, group=subscription.group, blocks=bool(members and blocks))
+        )
 
     def _claim_cluster(self, cluster: str) -> None:
         self._records.claim(self._calls.members.claim(cluster))

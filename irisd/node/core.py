@@ -44,6 +44,9 @@ class NodeSettings:
         attempts: How often a request is tried that provably did not run.
         sync_timeout: How long a join waits for every peer to know.
         settle_timeout: How long an attachment waits at start for the first peer's record.
+        block_window: Credit one node may be lent of the subscriptions that block under one filter.
+        publish_hold: What may be held of one app's messages because a subscriber blocks.
+        stall_timeout: How long such messages may stand still before their publisher is told for whom.
         lost_peer_memory: How long losses towards a peer without a link are counted.
         not_reading_timeout: How long an app may let urgent frames lie before it is detached.
         heartbeat_interval: Between two heartbeats.
@@ -64,6 +67,9 @@ class NodeSettings:
     attempts: int = 3
     sync_timeout: float = 1.0
     settle_timeout: float = 1.0
+    block_window: int = 4 * MiB
+    publish_hold: int = 16 * MiB
+    stall_timeout: float = 5.0
     lost_peer_memory: float = 60.0
     not_reading_timeout: float = 60.0
     heartbeat_interval: float = 1.0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
-from irisd.flow import Assembler, Flow, Outbox
+from irisd.flow import Assembler, Flow, Outbox, Purse, Queue
+from irisd.flow.outbox import cost
 from irisd.model import AttachmentId, Claim, Destination, Frame, NodeId, NodeRecord, PeerInfo
 from irisd.router import Call, Candidate, Gather, RetryBudget, Tunnel
 
@@ -62,6 +64,7 @@ class Peer(Endpoint):
         synced: Its whole record is here.
         sent_before: The number of the last publish before this link.
         change: The last RECORD towards it; one that still waits takes up the next claim.
+        changed: What that builds on and its claims; None: it is a whole record.
     """
 
     id: NodeId
@@ -82,6 +85,7 @@ class Peer(Endpoint):
         self.synced = False
         self.sent_before = 0
         self.change: Frame | None = None
+        self.changed: tuple[int, dict[tuple[str, str, str], Claim]] | None = None
 
     @property
     def is_idle(self) -> bool:
@@ -161,6 +165,7 @@ class Subscription:
     filter: str
     group: str
     flow: Flow
+    queue: Queue | None = None  # set when it blocks: its publishers wait
     sources: set[NodeId] = field(default_factory=set)  # nodes it has had messages from
 
 
@@ -172,6 +177,47 @@ class Watch:
     id: int
     cluster: str  # empty: everything
     flow: Flow
+
+
+class Head:
+    """A publish that waits for credit, in full or in part.
+
+    Attributes:
+        rest: What those who get every message have yet to get.
+        groups: What each group has yet to get, in pieces for its members. None: nobody was asked yet.
+        moved: Something of it left the last time.
+    """
+
+    __slots__ = ("bytes", "groups", "messages", "moved", "rest")
+
+    def __init__(self, frame: Frame) -> None:
+        self.rest: Frame | None = frame
+        self.groups: dict[str, deque[Frame]] | None = None
+        self.bytes = cost(frame)
+        self.messages = frame.messages
+        self.moved = False
+
+
+@dataclass(slots=True, eq=False)
+class Flushing:
+    """A FLUSH that waits for what is held in front of it, under ``left`` topics."""
+
+    app: App
+    id: int
+    left: int
+    over: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Hold:
+    """What one app published to one topic and that waits for credit, in order."""
+
+    app: App
+    topic: str
+    items: deque[Head | Flushing] = field(default_factory=deque)
+    lacking: list[Purse] = field(default_factory=list)
+    reserving: list[Purse] = field(default_factory=list)
+    stalled: bool = False
 
 
 class App(Endpoint):
@@ -194,6 +240,12 @@ class App(Endpoint):
         self.lost = 0  # publishes dropped since its last FLUSH
         self.retries = RetryBudget(now)
         self.last_taken = now  # when the edge last took something: is it reading?
+        self.heeds_pause = False
+        self.reserved = 0  # bytes its subscriptions that block may hold
+        self.held: dict[str, Hold] = {}  # by topic
+        self.held_bytes = 0
+        self.held_messages = 0
+        self.told: dict[str, Frame] = {}  # by topic: the last word on whether to wait with it
 
     @property
     def standing(self) -> int:

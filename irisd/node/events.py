@@ -8,13 +8,16 @@ where it happens and told to the subscriber by the next frame it gets.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from irisd.flow import Ledger
-from irisd.model import PART_BYTES, Code, Executed, Frame, Kind, NodeId, WhenFull
+from irisd.flow.credit import charge
+from irisd.model import PART_BYTES, Frame, Kind, NodeId, WhenFull
 from irisd.node.core import Core, ProtocolError
-from irisd.node.endpoints import App, Peer, Subscription
-from irisd.registry import TopicIndex
+from irisd.node.endpoints import App, Head, Peer, Subscription
+from irisd.node.lending import Lending
+from irisd.node.pacing import Pacing
+from irisd.registry import Match, TopicIndex
 from irisd.router import Rotation
 from irisd.router.names import BadName, valid_topic
 
@@ -31,14 +34,25 @@ class Events:
         self._index: TopicIndex[Subscription] = TopicIndex()
         self._node_turns: dict[str, Rotation] = {}
         self._member_turns: dict[str, Rotation] = {}
+        self.lending = Lending(core)
+        self.pacing = Pacing(core, self.lending, self)
+        self.peer_frames: dict[int, Callable[[Peer, Frame], None]] = {
+            Kind.PUBLISH: self.received,
+            Kind.LOST: self.lost,
+            Kind.NEED: self.lending.needed,
+            Kind.GRANT: self.pacing.granted,
+            Kind.RETURN: self.credit_returned,
+        }
 
     def add(self, subscription: Subscription) -> None:
         """A local subscription takes messages from now on."""
         self._index.add(subscription.filter, subscription)
+        self.lending.open(subscription)
 
     def withdraw(self, subscription: Subscription) -> None:
         """A local subscription takes no more messages; what waits for it may still leave."""
         self._index.remove(subscription.filter, subscription)
+        self.lending.close(subscription)
 
     def remove(self, subscription: Subscription) -> None:
         """A local subscription has ended; what still waits for it is dropped."""
@@ -59,37 +73,91 @@ class Events:
         core.counters["published.messages"] += frame.messages
         core.counters["published.bytes"] += len(frame.body)
         match = core.registry.match(topic)
+        if match.blocking is not None or (app.held and topic in app.held):
+            self.pacing.publish(app, frame, topic)
+            return
+        self.to_everyone(app, frame, topic, match, 0)
+        for group in match.groups:
+            for piece in self.split(frame, match, group):
+                self.to_group(app, piece, topic, group, self.choose(group, match.groups[group]), 0)
+        for _, group in match.unreachable:
+            if group:
+                self.to_nobody(topic, group, frame.messages, match)
+
+    def to_everyone(self, app: App, frame: Frame, topic: str, match: Match, cost: int) -> None:
+        """Send to every node whose subscribers want all of a topic; ``cost`` was paid where they block."""
+        core = self._core
         own = core.identity.node_id
         for node in match.everyone:
             if node == own:
-                self._deliver(own, frame, topic)
+                self._deliver(own, frame, topic, cost)
             else:
-                self._send(app, core.connect(node), frame, topic, "")
-        for group, nodes in match.groups.items():
-            turns = self._turns(self._node_turns, group)
-            if not core.suspects.isdisjoint(nodes):
-                nodes = {node: nodes[node] for node in core.sound(nodes)}
-            for piece in _split(frame, sum(nodes.values())):
-                node = turns.pick(nodes)
-                if node == own:
-                    self._deliver_group(own, piece, topic, group)
-                else:
-                    self._send(app, core.connect(node), piece, topic, group)
-        for node, group in match.unreachable:
-            core.drop("no-link", frame.messages)
-            core.ledgers.setdefault(node, Ledger()).lose((topic, group), frame.messages)
+                paid = cost if match.blocking is not None and node in match.blocking.nodes else 0
+                self._send(app, core.connect(node), frame, topic, "", paid)
+        self.to_nobody(topic, "", frame.messages, match)
 
-    def _send(self, app: App, peer: Peer, frame: Frame, topic: str, group: str) -> None:
+    def to_nobody(self, topic: str, group: str, messages: int, match: Match) -> None:
+        """Count what those of a group (of none: every subscriber) miss who cannot be reached."""
+        for node, missing in match.unreachable:
+            if missing == group:
+                self._core.drop("no-link", messages)
+                self._core.ledgers.setdefault(node, Ledger()).lose((topic, group), messages)
+
+    def to_group(self, app: App, frame: Frame, topic: str, group: str, node: NodeId, cost: int) -> None:
+        """Send to a member of a group at ``node``; ``cost`` was paid if they block."""
+        if node == self._core.identity.node_id:
+            self._deliver_group(node, frame, topic, group, cost)
+        else:
+            self._send(app, self._core.connect(node), frame, topic, group, cost)
+
+    def split(self, frame: Frame, match: Match, group: str) -> Iterator[Frame]:
+        """A frame in pieces for the members of a group."""
+        return _split(frame, sum(match.groups[group].values()))
+
+    def choose(self, group: str, nodes: dict[NodeId, int]) -> NodeId:
+        """The node whose member of a group is next."""
+        core = self._core
+        if not core.suspects.isdisjoint(nodes):
+            nodes = {node: nodes[node] for node in core.sound(nodes)}
+        return self._turns(self._node_turns, group).pick(nodes)
+
+    def unsent(self, app: App, topic: str, head: Head) -> None:
+        """What nobody will be sent: tell those who would have had it."""
+        match = self._core.registry.match(topic)
+        if head.rest is not None:
+            for node in match.everyone:
+                self._not_sent(node, topic, "", head.rest.messages)
+        for group, nodes in match.groups.items():
+            pieces = head.groups.get(group, ()) if head.groups is not None else [head.rest]
+            messages = sum(piece.messages for piece in pieces if piece is not None)
+            if messages:
+                self._not_sent(self.choose(group, nodes), topic, group, messages)
+
+    def _not_sent(self, node: NodeId, topic: str, group: str, messages: int) -> None:
+        if node == self._core.identity.node_id:
+            self._note_lost(topic, group, messages, unknown=False)
+        else:
+            peer = self._core.connect(node)
+            limit = self._core.settings.topic_queue
+            flow = peer.outbox.open((topic, group), limit=limit, when_full=WhenFull.DROP_OLDEST)
+            peer.outbox.lose(flow, messages)
+            self._core.wake(peer)
+
+    def _send(self, app: App, peer: Peer, frame: Frame, topic: str, group: str, cost: int) -> None:
         flow = peer.outbox.open((topic, group), limit=self._core.settings.topic_queue, when_full=WhenFull.DROP_OLDEST)
         message = _message(Kind.PUBLISH, frame, topic)
         if len(frame.body) > PART_BYTES:
             message.id = peer.next_id()
         if group:
             message.group = group
-        dropped = peer.outbox.offer(flow, message)
-        if dropped:
-            self._core.drop("topic-queue-full", dropped)
-            app.lost += dropped
+        if cost:
+            message.cost = cost
+            peer.outbox.commit(flow, message)
+        else:
+            dropped = peer.outbox.offer(flow, message)
+            if dropped:
+                self._core.drop("topic-queue-full", dropped)
+                app.lost += dropped
         self._core.wake(peer)
 
     def number(self, peer: Peer, frames: list[Frame]) -> None:
@@ -106,6 +174,8 @@ class Events:
 
     def link_lost(self, peer: Peer) -> None:
         """What waited for a peer whose link broke is lost; it is told when the link is back."""
+        self.lending.link_lost(peer.id)
+        self.pacing.link_lost(peer.id)
         ledger = self._core.ledgers[peer.id]
         for flow in peer.outbox.flows():
             lost = flow.lost + sum(frame.messages + frame.lost for frame in flow.frames)
@@ -125,9 +195,9 @@ class Events:
         if frame.lost or frame.lost_unknown:
             self._note_lost(frame.address, frame.group, frame.lost, unknown=frame.lost_unknown)
         if frame.group:
-            self._deliver_group(peer.id, frame, frame.address, frame.group)
+            self._deliver_group(peer.id, frame, frame.address, frame.group, frame.cost)
         else:
-            self._deliver(peer.id, frame, frame.address)
+            self._deliver(peer.id, frame, frame.address, frame.cost)
 
     def too_large(self, peer: Peer, frame: Frame) -> None:
         """A PUBLISH of a peer that allows larger bodies than this node: lost to its subscribers, who are told."""
@@ -135,6 +205,8 @@ class Events:
             self._core.drop("duplicate", frame.messages)
             return
         self._core.drop("too-large", frame.messages)
+        if frame.cost:
+            self.lending.arrived(peer.id, frame.address, frame.group, frame.cost)
         self._note_lost(frame.address, frame.group, frame.messages + frame.lost, unknown=frame.lost_unknown)
 
     def acknowledge(self, peer: Peer) -> None:
@@ -177,25 +249,39 @@ class Events:
         for app in self._core.apps.values():
             yield from app.subscriptions.values()
 
-    def _deliver(self, source: NodeId, frame: Frame, topic: str) -> None:
+    def _deliver(self, source: NodeId, frame: Frame, topic: str, cost: int) -> None:
+        paid = self.lending.arrived(source, topic, "", cost)
         for subscription in self._index.match(topic):
             if not subscription.group:
-                self._offer(source, subscription, frame, topic)
+                self._offer(source, subscription, frame, topic, subscription.filter in paid)
 
-    def _deliver_group(self, source: NodeId, frame: Frame, topic: str, group: str) -> None:
+    def _deliver_group(self, source: NodeId, frame: Frame, topic: str, group: str, cost: int) -> None:
+        paid = self.lending.arrived(source, topic, group, cost)
         members = {s: 1 for s in self._index.match(topic) if s.group == group and not s.app.draining}
         if not members:
             self._core.drop("group-gone", frame.messages)
             return
+        if paid:
+            size = charge(frame)
+            able = {s: 1 for s in members if s.queue is None or s.queue.takes(size)}
+            members = able or {max(members, key=lambda s: s.queue.room if s.queue is not None else 0): 1}
         chosen = self._turns(self._member_turns, group).pick(members)
-        self._offer(source, chosen, frame, topic)
+        self._offer(source, chosen, frame, topic, bool(paid))
 
-    def _offer(self, source: NodeId, subscription: Subscription, frame: Frame, topic: str) -> None:
+    def _offer(self, source: NodeId, subscription: Subscription, frame: Frame, topic: str, paid: bool) -> None:
         event = _message(Kind.EVENT, frame, topic)
         event.id = subscription.id
         subscription.sources.add(source)
-        app = subscription.app
-        dropped = app.outbox.offer(subscription.flow, event)
+        app, queue = subscription.app, subscription.queue
+        dropped = 0
+        if queue is None:
+            dropped = app.outbox.offer(subscription.flow, event)
+        elif paid or queue.takes(charge(event)):
+            self.lending.hold(subscription, event)
+            app.outbox.commit(subscription.flow, event)
+        else:  # published before its node knew that it has to wait
+            app.outbox.lose(subscription.flow, event.messages)
+            dropped = event.messages
         if dropped:
             self._core.drop("subscription-full", dropped)
         self._core.counters["delivered.messages"] += event.messages
@@ -209,18 +295,18 @@ class Events:
             rotation = turns[group] = Rotation()
         return rotation
 
-    def flush(self, app: App, frame: Frame) -> None:
-        """Everything the app published earlier has been routed: say so, and what was dropped of it."""
-        lost, app.lost = app.lost, 0
-        self._core.answer(app.id, Frame(Kind.DONE, id=frame.id, lost=lost))
+    def settle(self) -> None:
+        """Let those go on who wait for what has come or gone."""
+        while self._core.registry.freed or self.lending.is_due:
+            self.pacing.freed()
+            self.lending.settle()
 
-    def refuse_block(self, app: App, frame: Frame) -> bool:
-        """Subscriptions that block their publishers are not offered; say so rather than drop."""
-        if frame.when_full != WhenFull.BLOCK:
-            return False
-        detail = "when_full=block is not offered by this release; use drop_oldest or drop_newest"
-        self._core.fail(app.id, frame.id, Code.NOT_SUPPORTED, detail, Executed.NO)
-        return True
+    def credit_returned(self, peer: Peer, frame: Frame) -> None:
+        """RETURN: credit that comes back, or is asked back."""
+        if frame.count:
+            self.lending.returned(peer, frame)
+        else:
+            self.pacing.recalled(peer, frame)
 
 
 def _message(kind: Kind, frame: Frame, topic: str) -> Frame:

@@ -15,7 +15,7 @@ from irisd.node.addressing import check_id
 from irisd.node.attachments import Attachments
 from irisd.node.calls import Calls
 from irisd.node.core import Core, NodeIdentity, NodeSettings, ProtocolError
-from irisd.node.endpoints import App, Endpoint, Peer, Syncing, UnderWay
+from irisd.node.endpoints import App, Endpoint, Hold, Peer, Syncing, UnderWay
 from irisd.node.events import Events
 from irisd.node.gathers import Gathers
 from irisd.node.members import Trial
@@ -81,15 +81,14 @@ class Node:
             Kind.SUBSCRIBE: self._attachments.subscribe,
             Kind.UNSUBSCRIBE: self._unsubscribe,
             Kind.WATCH: self._watches.open,
-            Kind.FLUSH: self._events.flush,
+            Kind.FLUSH: self._events.pacing.flush,
             Kind.GOODBYE: lambda app, frame: self._attachments.drain(app),
         }
         self._peer_frames: dict[int, Callable[[Peer, Frame], None]] = {
-            Kind.PUBLISH: self._events.received,
             Kind.RECORD: self._record_received,
             Kind.RECORD_ACK: lambda peer, frame: self._records.acknowledged(peer, frame.count),
             Kind.PUBLISH_ACK: lambda peer, frame: self._core.ledgers[peer.id].acknowledge(frame.count),
-            Kind.LOST: self._events.lost,
+            **self._events.peer_frames,
             Kind.ACCEPTED: self._accepted,
             Kind.BELIEFS: self._views.beliefs,
             Kind.VIEW: self._views.view,
@@ -105,6 +104,7 @@ class Node:
             Trial: self._calls.trial,
             Gather: self._gathers.expired,
             Syncing: self._records.expired,
+            Hold: self._events.pacing.stalled,
             tuple: self._peers.due,
             str: lambda settled: self._settle(),
         }
@@ -123,10 +123,11 @@ class Node:
 
     @property
     def under_way(self) -> int:
-        """Calls and tunnels that involve this node: what a drain waits for."""
+        """Calls and tunnels that involve this node, and topics held: what a drain waits for."""
         core = self._core
         endpoints: Iterable[Endpoint] = (*core.apps.values(), *core.peers.values())
-        return sum(len(endpoint.given) for endpoint in endpoints) + self._calls.members.waiting
+        given = sum(len(endpoint.given) for endpoint in endpoints)
+        return given + self._calls.members.waiting + core.counters["held.topics"]
 
     @property
     def membership(self) -> Membership:
@@ -297,11 +298,8 @@ class Node:
         endpoint = core.endpoint(destination)
         if endpoint is None:
             return []
-        if isinstance(endpoint, App):
-            held = not endpoint.welcome
-        else:
-            held = isinstance(endpoint, Peer) and (not endpoint.linked or endpoint.closing)
-        if held:
+        early = isinstance(endpoint, App) and not endpoint.welcome
+        if early or (isinstance(endpoint, Peer) and (not endpoint.linked or endpoint.closing)):
             endpoint.outbox.idle = True
             return []
         frames = endpoint.outbox.take(limit, now)
@@ -342,6 +340,8 @@ class Node:
     # -- inside
 
     def _collect(self) -> list[Effect]:
+        if self._core.registry.freed or self._events.lending.is_due:
+            self._events.settle()
         while self._core.evicted:
             self._remove_app(self._core.evicted[-1])
             self._core.evicted.pop()
@@ -396,6 +396,8 @@ class Node:
                     self._gathers.cancel(endpoint, under_way)
         elif kind == Kind.CANCEL:
             endpoint.assembler.forget(id)
+        elif isinstance(endpoint, App) and id in endpoint.subscriptions:
+            self._events.lending.consumed(endpoint, endpoint.subscriptions[id], frame)
         else:
             self._core.drop("no-such-call")
 

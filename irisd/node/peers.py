@@ -34,6 +34,9 @@ _OF_ITS_LINK = frozenset(
         Kind.SYNCED,
         Kind.HEARSAY,
         Kind.IDLE,
+        Kind.NEED,
+        Kind.GRANT,
+        Kind.RETURN,
     }
 )
 """What is not sent over the next link: that begins with the whole record."""
@@ -237,3 +240,5 @@ class Peers:
         peer.incoming.clear()
         peer.acknowledged = 0
         self._views.records.settle()
+        self._events.lending.link_lost(peer.id)
+        self._events.pacing.link_lost(peer.id)

@@ -75,7 +75,7 @@ class Records:
             frame.full = at == 0
             frame.more = at < len(pieces) - 1
             self._core.urgent(peer, frame)
-        peer.change = frame
+        peer.change, peer.changed = frame, None
 
     def claim(self, claim: Claim) -> None:
         """Change this node's claims and tell every peer."""
@@ -93,8 +93,16 @@ class Records:
             if change is None or change.sent or len(change.body) >= PIECE_BYTES:
                 (body,) = encode_record([claim], base=base)
                 change = peer.change = Frame(Kind.RECORD, count=version, body=body)
+                peer.changed = (base, {claim.key: claim})
                 core.urgent(peer, change)
+            elif peer.changed is not None and claim.key in peer.changed[1]:  # one that flips takes no more room
+                first, claims = peer.changed
+                claims[claim.key] = claim
+                peer.outbox.replace_urgent(change, b"".join(encode_record(claims.values(), base=first)))
+                change.count = version
             else:
+                if peer.changed is not None:
+                    peer.changed[1][claim.key] = claim
                 peer.outbox.extend_urgent(change, piece)
                 change.count = version
 

@@ -17,6 +17,20 @@ MAX_CLAIMS = 1_000_000
 """Most claims one node's record may hold."""
 
 
+BlockKey = tuple[NodeId, str, str]
+"""Whose, of which filter and group: subscribers that must lose nothing."""
+
+
+class Blocking(NamedTuple):
+    """Whose credit a topic's messages need."""
+
+    everyone: tuple[BlockKey, ...]
+    """In an order that is the same at every node."""
+    nodes: frozenset[NodeId]
+    """Those of ``everyone``."""
+    groups: dict[str, dict[NodeId, tuple[BlockKey, ...]]]
+
+
 class Match(NamedTuple):
     """Where a topic's messages go."""
 
@@ -26,6 +40,8 @@ class Match(NamedTuple):
     """For each group: its nodes, and how many members each has."""
     unreachable: tuple[tuple[NodeId, str], ...]
     """(node, group) of those that would get messages if they could be reached: for counting losses."""
+    blocking: Blocking | None = None
+    """Set when some of its subscribers must lose nothing."""
 
 
 class OwnRecord:
@@ -64,6 +80,7 @@ class Registry:
 
     Attributes:
         generation: Rises whenever any ``serving`` changes.
+        freed: Claims that made publishers wait and perhaps do so no longer; whoever looks takes them out.
     """
 
     def __init__(self) -> None:
@@ -73,6 +90,7 @@ class Registry:
         self._clusters: dict[str, dict[NodeId, Claim]] = {}
         self._topics: TopicIndex[tuple[NodeId, Claim]] = TopicIndex()
         self._matches: dict[str, Match] = {}
+        self.freed: dict[BlockKey, None] = {}
 
     def learn(self, node: NodeId, claims: Collection[Claim], *, full: bool = False) -> str | None:
         """Take in claims of a node's record, all of them or, if they are too many, none.
@@ -130,6 +148,7 @@ class Registry:
             for claim in clusters:
                 self._withdraw(node, claim)
             self._routable.discard(node)
+            self.freed |= {(node, claim.topic, claim.group): None for claim in self.claims(node) if claim.blocks}
         self._matches.clear()
 
     def forget(self, node: NodeId) -> None:
@@ -150,6 +169,12 @@ class Registry:
                 self._matches.clear()
             match = self._matches[topic] = self._add_up(topic)
         return match
+
+    def blocks(self, key: BlockKey) -> bool:
+        """Whether publishers must wait for these subscribers."""
+        node, filter, group = key
+        claim = self._claims.get(node, {}).get(("", filter, group))
+        return claim is not None and claim.blocks and node in self._routable
 
     def clusters(self) -> list[tuple[str, dict[NodeId, Claim]]]:
         """Every cluster that has routable members, by name."""
@@ -180,6 +205,8 @@ class Registry:
         if claim.topic:
             self._topics.remove(claim.topic, (node, claim))
             self._matches.clear()
+            if claim.blocks:
+                self.freed[node, claim.topic, claim.group] = None
         elif node in self._routable:
             self.generation += 1
             nodes = self._clusters[claim.cluster]
@@ -191,6 +218,7 @@ class Registry:
         everyone: dict[NodeId, None] = {}
         groups: dict[str, dict[NodeId, int]] = {}
         unreachable: dict[tuple[NodeId, str], None] = {}
+        blocking: list[BlockKey] = []
         missed: dict[str, NodeId] = {}  # one node for each group: one of its members would have had them
         for node, claim in self._topics.match(topic):
             if node not in self._routable:
@@ -198,10 +226,23 @@ class Registry:
                     missed.setdefault(claim.group, node)
                 else:
                     unreachable[node, ""] = None
-            elif claim.group:
+                continue
+            if claim.blocks:
+                blocking.append((node, claim.topic, claim.group))
+            if claim.group:
                 nodes = groups.setdefault(claim.group, {})
                 nodes[node] = max(nodes.get(node, 0), claim.members)
             else:
                 everyone[node] = None
         unreachable |= {(node, group): None for group, node in missed.items() if group not in groups}
-        return Match(tuple(everyone), groups, tuple(unreachable))
+        return Match(tuple(everyone), groups, tuple(unreachable), _sorted(blocking) if blocking else None)
+
+
+def _sorted(keys: list[BlockKey]) -> Blocking:
+    everyone = tuple(sorted(key for key in keys if not key[2]))
+    groups: dict[str, dict[NodeId, tuple[BlockKey, ...]]] = {}
+    for key in keys:
+        if key[2]:
+            nodes = groups.setdefault(key[2], {})
+            nodes[key[0]] = (*nodes.get(key[0], ()), key)
+    return Blocking(everyone, frozenset(key[0] for key in everyone), groups)

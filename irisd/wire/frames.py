@@ -41,10 +41,11 @@ _NUMBERS = {
     29: "balance",
     36: "carries",
     37: "max_large",
+    34: "cost",
     40: "seq",
 }
 _NUMBERS_32 = {4: "remaining_ms", 5: "hops", 22: "patterns", 23: "concurrency", 31: "priority", 32: "hedge_ms"}
-_FLAGS = {18: "lost_unknown", 19: "idempotent", 20: "more", 41: "full"}
+_FLAGS = {18: "lost_unknown", 19: "idempotent", 20: "more", 35: "at_once", 41: "full"}
 _STRINGS = {
     3: "address",
     6: "method",

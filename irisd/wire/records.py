@@ -6,7 +6,8 @@ and, when they have changed or the record is whole, what the node says of
 itself: 3 incarnation, 5 name, 6 cloud, 7 release, 8 addresses, 9 draining. In a
 Claim: 1 members, 2 cluster, 3 patterns, 4 topic, 5 group, and of a cluster's
 members, if it is not 0: 7 slots, 8 ejected, 9 level, 10 balance, 11 seats (bytes,
-little-endian). A claim with no members withdraws the one with the same names.
+little-endian); 15 whether some of its subscribers block. A claim with no members
+withdraws the one with the same names.
 """
 
 from __future__ import annotations
@@ -135,6 +136,8 @@ def encode_claims(claims: Iterable[Claim]) -> list[bytes]:
         if claim.seats:
             seats = claim.seats.to_bytes((claim.seats.bit_length() + 7) // 8, "little")
             raw += b"\x5a" + varint(len(seats)) + seats
+        if claim.blocks:
+            raw += b"\x78\x01"
         if size + len(raw) > PIECE_BYTES and piece:
             pieces.append(b"".join(piece))
             piece, size = [], 0
@@ -150,6 +153,9 @@ def _decode_claim(body: bytes, at: int, end: int) -> Claim:
         tag, at = read_varint(body, at, end)
         if tag in _NUMBERS:
             fields[_NUMBERS[tag]], at = read_varint(body, at, end)
+        elif tag == 0x78:
+            blocks, at = read_varint(body, at, end)
+            fields["blocks"] = bool(blocks)
         elif tag in _STRINGS:
             start, at = read_length(body, at, end)
             try:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from irisd.flow.credit import least
 from irisd.model import PART_BYTES, Code, Executed, Frame, Kind, WhenFull
 from irisd.wire import decode_frame
 from tests.sim.tunnels import Line, TunnelEnd
@@ -40,6 +41,7 @@ class Subscribed:
     filter: str
     group: str
     permanent: bool
+    blocks: bool = False
     established: bool = False
     known_everywhere: bool = False
     received: int = 0
@@ -64,6 +66,8 @@ class App:
         self.oracle = daemon.world.oracle
         self.name = name
         self.latency = self.world.random.choice([0.0, 0.0001, 0.002])
+        self.heeds_pause = self.world.random.random() < 0.7
+        self.paused: dict[str, list[Frame]] = {}  # by topic: what waits until it is resumed
         self.gone = False
         self.welcome: Frame | None = None
         self.goodbye = False
@@ -183,7 +187,12 @@ class App:
             number = self._numbers[topic] = self._numbers.get(topic, 0) + 1
             bodies.append(f"{self.daemon};{self.name};{topic};{number}|".encode().ljust(size, b"."))
         sizes = b"".join(len(body).to_bytes(4, "little") for body in bodies) if messages > 1 else b""
-        self.send(Frame(Kind.PUBLISH, address=topic, body=b"".join(bodies), sizes=sizes))
+        frame = Frame(Kind.PUBLISH, address=topic, body=b"".join(bodies), sizes=sizes)
+        self.world.largest = max(self.world.largest, least(frame))
+        if topic in self.paused:
+            self.paused[topic].append(frame)
+        else:
+            self.send(frame)
 
     def flush(self) -> None:
         id = self.id()
@@ -191,7 +200,8 @@ class App:
         self.send(Frame(Kind.FLUSH, id=id))
 
     def subscribe(self, filter: str, group: str, max_bytes: int, when_full: WhenFull, *, permanent: bool) -> Subscribed:
-        subscription = Subscribed(self, self.id(), filter, group, permanent)
+        blocks = when_full == WhenFull.BLOCK
+        subscription = Subscribed(self, self.id(), filter, group, permanent, blocks)
         self.subscriptions[subscription.id] = subscription
         self.send(
             Frame(
@@ -237,6 +247,14 @@ class App:
         elif kind == Kind.EVENT:
             if id in self.subscriptions:
                 self.oracle.event(self.subscriptions[id], frame)
+                if frame.cost:
+                    delay = self.world.random.choice([0.0, 0.0, 0.002, 0.01])
+                    self.world.at(delay, lambda: self.send(Frame(Kind.CREDIT, id=id, count=frame.cost)))
+        elif kind in (Kind.PAUSE, Kind.STALLED):
+            self.world.require(self.heeds_pause, f"{self} was told to pause")
+            self.paused.setdefault(frame.address, [])
+        elif kind == Kind.RESUME:
+            self.send(*self.paused.pop(frame.address, []))
         elif id % 2 == 0:
             self._delivery(frame)
         elif id in self.asked:

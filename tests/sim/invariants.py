@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from irisd.flow.ledger import ACK_EVERY
 from irisd.flow.outbox import FRAME_COST, REPLIES, REQUESTS, Outbox
-from irisd.model import State
+from irisd.model import State, WhenFull
 from irisd.node import Node
-from irisd.node.endpoints import App, Endpoint
+from irisd.node.endpoints import App, Endpoint, Head
+from irisd.node.pacing import MARK_BYTES
 from irisd.node.tunnels import DATA_COST, MAX_WINDOW
 from irisd.router import Tunnel
 
@@ -40,7 +41,15 @@ def check_bounds(world: World, node: Node) -> None:
             elif flow.topic is not None:
                 topics += flow.bytes
                 alone = len(flow.frames) <= 1 or flow.offset
-                world.require(alone or flow.bytes <= flow.limit, f"topic {flow.key} holds {flow.bytes} bytes")
+                paid = sum(frame.cost > 0 for frame in flow.frames) and world.largest  # credit may be for one large one
+                world.require(alone or flow.bytes <= flow.limit + paid, f"topic {flow.key} holds {flow.bytes} bytes")
+            elif flow.kept and flow.when_full == WhenFull.BLOCK:
+                held = flow.bytes
+                assert isinstance(endpoint, App) and isinstance(flow.key, int)
+                subscription = endpoint.subscriptions[flow.key]
+                assert subscription.queue is not None
+                used, bound = subscription.queue.used, max(subscription.queue.limit, world.largest)
+                world.require(held <= used + FRAME_COST <= bound + FRAME_COST, f"{flow.key} holds {used} bytes")
             elif flow.kept:
                 alone = len(flow.frames) <= 1 or flow.offset
                 world.require(alone or flow.bytes <= flow.limit, f"subscription {flow.key} holds {flow.bytes} bytes")
@@ -48,6 +57,34 @@ def check_bounds(world: World, node: Node) -> None:
         if deep:
             check_counts(world, outbox)
             check_tunnels(world, node, endpoint)
+        if isinstance(endpoint, App):
+            check_holds(world, node, endpoint)
+    if deep:
+        check_credit(world, node)
+
+
+def check_holds(world: World, node: Node, app: App) -> None:
+    """What is held is counted, waits for something, and is little."""
+    held = sum(
+        item.bytes if isinstance(item, Head) else MARK_BYTES for hold in app.held.values() for item in hold.items
+    )
+    world.require(app.held_bytes == held, f"{app.name} counts {app.held_bytes} bytes held, there are {held}")
+    world.require(held <= node.core.settings.publish_hold, f"{held} bytes of {app.name} are held")
+    for hold in app.held.values():
+        world.require(hold.lacking and hold.items, f"{hold.topic} of {app.name} waits for nobody")
+        for purse in hold.lacking:
+            world.require(hold in purse.waiting, f"{hold.topic} of {app.name} does not wait for what it lacks")
+
+
+def check_credit(world: World, node: Node) -> None:
+    """No more is lent than there is room for; books add up."""
+    for book in node._events.lending.books:
+        world.require(book.lent == sum(book.loans.values()), f"a book lent {book.lent}: {book.loans}")
+        if book.queues and book.loans:
+            rooms = [queue.limit - queue.used for queue in book.queues]
+            room = max(rooms) if book.group else min(rooms)
+            alone = len(book.loans) == 1 and book.lent <= world.largest
+            world.require(book.lent <= room or alone, f"{book.lent} bytes are lent of {book.filter}, {room} are free")
 
 
 def check_counts(world: World, outbox: Outbox) -> None:
@@ -93,6 +130,8 @@ def check_quiet(world: World, node: Node) -> None:
         left[f"{who}: parts"] = endpoint.assembler._open
         left[f"{who}: bytes of parts"] = endpoint.assembler._held
         if isinstance(endpoint, App):
+            left[f"{who}: held"] = endpoint.held
+            left[f"{who}: held bytes"] = endpoint.held_bytes
             for member in endpoint.members.values():
                 left[f"{who}: slots of {member.cluster}"] = member.outstanding
     for peer in core.peers.values():
@@ -112,6 +151,9 @@ def check_quiet(world: World, node: Node) -> None:
     left[f"{name}: syncing"] = node._records._syncing
     left[f"{name}: timers"] = len(core.timers)
     left[f"{name}: ledgers of strangers"] = core.ledgers.keys() - core.peers.keys()
+    left[f"{name}: counted as held"] = core.counters["held.bytes"] or core.counters["held.topics"]
+    for key, purse in node._events.pacing.purses.items():
+        left[f"{name}: waits for {key}"] = purse.waiting
     left = {what: value for what, value in left.items() if value}
     world.require(not left, f"all is quiet, and yet there are left: {left}")
 

@@ -87,6 +87,8 @@ class Scenario:
                 asked = {app.welcome.member for app in call.runs if app.welcome}
                 require(asked <= set(call.outcome.members), f"{call.label}: somebody had it and is not among the asked")
         require(lost <= 0, f"{lost} more accepted pushes did not run than were counted as lost")
+        for subscription in self.oracle.subscriptions:
+            require(not (subscription.blocks and subscription.lost), f"{subscription.app} blocks and lost something")
         for line in self.oracle.lines.values():
             tried = line.ends[1] is not None and not (line.abort or line.refused or line.broken)
             require(not tried or line.completed, f"tunnel {line.label} did not complete")
@@ -114,6 +116,7 @@ class Scenario:
 
     def subscribe_all(self) -> None:
         random = self.random
+        billing = random.choice([WhenFull.DROP_OLDEST, WhenFull.BLOCK])
         for app in self.apps:
             for filter in ("orders.*", "news", ">", "tunnel"):
                 if random.random() < 0.3:
@@ -122,13 +125,13 @@ class Scenario:
                             filter,
                             "",
                             random.choice([2 * KiB, 100 * KiB, 1024 * KiB]),
-                            random.choice([WhenFull.DROP_OLDEST, WhenFull.DROP_NEWEST]),
+                            random.choice(list(WhenFull)),
                             permanent=True,
                         )
                     )
             if random.random() < 0.4:
                 self.oracle.subscriptions.append(
-                    app.subscribe("orders.*", "billing", 64 * KiB, WhenFull.DROP_OLDEST, permanent=True)
+                    app.subscribe("orders.*", "billing", 64 * KiB, billing, permanent=True)
                 )
 
     # -- what happens

@@ -13,7 +13,7 @@ from random import Random
 from typing import TYPE_CHECKING, NoReturn
 
 from irisd.effects import Buffer, Cause, Control, Detach, Effect, Unlink, Wake
-from irisd.model import FEATURES, Destination, Frame, KiB, Kind, MiB, NodeId, PeerInfo
+from irisd.model import FEATURES, Destination, Frame, KiB, Kind, MiB, NodeId, PeerInfo, WhenFull
 from irisd.node import Node, NodeIdentity, NodeSettings
 from irisd.wire import decode_batch, decode_frame, encode_batch, encode_frame
 from tests.sim.invariants import check_bounds
@@ -51,6 +51,7 @@ class World:
         self.trace: list[str] = []
         self.daemons: list[Daemon] = []
         self.links: dict[frozenset[NodeId], Link] = {}
+        self.largest = 0  # credit the largest message published so far uses
         self.steps = 0
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
@@ -189,7 +190,8 @@ class Daemon:
         number = next(self._attachments)
         self.apps[number] = app
         self.pipes[number] = Pipe(self, number, app.latency, float("inf"), 64 * KiB, app.received)
-        self.apply(self.node.attach(number, Frame(Kind.HELLO, member=app.name), self.world.now))
+        hello = Frame(Kind.HELLO, member=app.name, when_full=WhenFull.BLOCK if app.heeds_pause else 0)
+        self.apply(self.node.attach(number, hello, self.world.now))
         return number
 
     def from_app(self, number: int, raw: bytes) -> None:

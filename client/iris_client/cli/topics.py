@@ -47,6 +47,7 @@ QUEUE_BYTES: Final = 64 * MiB
 @file_option
 @header_option
 @click.option("--lines", is_flag=True, help="Each line of standard input is a message.")
+@click.option("--no-wait", is_flag=True, help="Fail rather than wait for subscribers that must lose nothing.")
 @with_settings
 async def publish(
     settings: Settings,
@@ -55,8 +56,12 @@ async def publish(
     file: Path | None,
     header_pairs: tuple[tuple[str, str], ...],
     lines: bool,
+    no_wait: bool,
 ) -> None:
-    """Publish a message to TOPIC. Exits when the daemon has routed it, with 1 if it could not."""
+    """Publish a message to TOPIC. Exits when the daemon has routed it, with 1 if it could not.
+
+    Where a subscriber must lose nothing and does not read, it waits for a few seconds, and then says for whom.
+    """
     headers = headers_of(header_pairs)
     if lines:
         if body not in (None, "-") or file is not None:
@@ -65,13 +70,13 @@ async def publish(
         async with connect(settings) as mesh:
             async for batch in _lines(Input()):
                 count += len(batch)
-                await _publish_all(mesh, topic, batch, headers)
+                await _publish_all(mesh, topic, batch, headers, wait=not no_wait)
             await mesh.flush(timeout=settings.timeout)
     else:
         content = body_of(body, file)
         count = 1
         async with connect(settings) as mesh:
-            await mesh.publish(topic, content, headers=headers)
+            await mesh.publish(topic, content, headers=headers, wait=not no_wait)
             await mesh.flush(timeout=settings.timeout)
     if settings.json:
         print_json({"published": count})
@@ -79,12 +84,14 @@ async def publish(
         note(f"iris: published {count_of(count, 'message')}")
 
 
-async def _publish_all(mesh: iris.Mesh, topic: str, bodies: list[bytes], headers: Mapping[str, str] | None) -> None:
+async def _publish_all(
+    mesh: iris.Mesh, topic: str, bodies: list[bytes], headers: Mapping[str, str] | None, *, wait: bool
+) -> None:
     if headers is None:
-        await mesh.publish_many(topic, bodies)
+        await mesh.publish_many(topic, bodies, wait=wait)
         return
     for body in bodies:
-        await mesh.publish(topic, body, headers=headers)
+        await mesh.publish(topic, body, headers=headers, wait=wait)
 
 
 async def _lines(source: Input) -> AsyncIterator[list[bytes]]:
@@ -129,9 +136,10 @@ async def _lines(source: Input) -> AsyncIterator[list[bytes]]:
 @click.option("--count", metavar="N", type=click.IntRange(1), help="Stop after N messages.")
 @click.option(
     "--when-full",
-    type=click.Choice(("drop-oldest", "drop-newest")),
+    type=click.Choice(("drop-oldest", "drop-newest", "block")),
     default="drop-oldest",
-    help="What gives way when messages come faster than they are printed.  [default: drop-oldest]",
+    help="What gives way when messages come faster than they are printed; block: nothing, publishers wait."
+    "  [default: drop-oldest]",
 )
 @click.option("--raw", is_flag=True, help="Only bodies, byte for byte, a newline after each.")
 @with_settings

@@ -155,7 +155,6 @@ async def test_closing_the_mesh_ends_the_iteration_with_an_error(local: LocalMes
         ({"topic_filter": ""}, iris.InvalidName),
         ({"topic_filter": "a..b"}, iris.InvalidName),
         ({"topic_filter": "a.>.b"}, iris.InvalidName),
-        ({"topic_filter": "t", "when_full": "block"}, iris.InvalidCall),
         ({"topic_filter": "t", "when_full": "panic"}, iris.InvalidCall),
         ({"topic_filter": "t", "max_bytes": 0}, iris.InvalidCall),
         ({"topic_filter": "t", "max_bytes": 1.5}, iris.InvalidCall),

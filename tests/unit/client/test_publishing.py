@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from iris_client import DeadlineExceeded, PublishLost
+from iris_client._batches import MESSAGE_COST
 from iris_client._frames import Kind
 from iris_client._model import MAX_SIZES, PART_BYTES
-from iris_client._publishing import CONFIRM_BYTES, MESSAGE_COST
+from iris_client._publishing import CONFIRM_BYTES
 from tests.unit.client.ground import Daemon, MiB, Promise
 
 

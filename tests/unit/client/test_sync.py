@@ -22,7 +22,7 @@ class Ground:
 
     def __init__(self) -> None:
         self.portal = Portal()
-        self.local = testing.mesh(nodes=2)
+        self.local = testing.mesh(nodes=2, stall_timeout=0.5)
         self.portal.call(self.local.__aenter__())
         self._meshes: list[sync.Mesh] = []
 
@@ -339,3 +339,49 @@ def test_a_portal_cancels_what_runs_and_can_be_interrupted():
     portal.close()
     assert ended.is_set()
     assert portal.loop.is_closed()
+
+
+def test_publishing_waits_for_subscribers_that_block(ground: Ground):
+    publisher, subscriber = ground.connect(), ground.connect(1)
+    with (
+        subscriber.subscribe("t", when_full="block", max_bytes=100_000) as slow,
+        subscriber.subscribe("u") as quick,
+    ):
+        count = 0
+        with pytest.raises(iris.SlowSubscriber) as caught:
+            while True:
+                publisher.publish("t", b"%d" % count + bytes(5000))
+                count += 1
+        assert caught.value.topic == "t"
+        assert caught.value.waits_for
+        with pytest.raises(iris.WouldBlock):
+            publisher.publish("t", b"", wait=False)
+        with pytest.raises(iris.SlowSubscriber):
+            publisher.flush()
+        publisher.publish_many("u", [b"x"] * 100)
+        assert [next(iter(quick)).body for _ in range(100)] == [b"x"] * 100
+        for number in range(count):
+            assert int(next(iter(slow)).body[:-5000]) == number
+        publisher.publish("t", b"last")
+        publisher.flush()
+        assert next(iter(slow)).body == b"last"
+
+
+def test_a_mesh_that_closes_lets_publishers_go(ground: Ground):
+    publisher, subscriber = ground.connect(), ground.connect(1)
+    ended = threading.Event()
+
+    def publish() -> None:
+        with pytest.raises((iris.MeshClosed, iris.SlowSubscriber)):
+            while True:
+                publisher.publish("t", bytes(5000))
+        ended.set()
+
+    with subscriber.subscribe("t", when_full="block", max_bytes=100_000):
+        thread = threading.Thread(target=publish)
+        thread.start()
+        while not publisher._late:
+            time.sleep(0.01)
+        publisher.close(timeout=0.1)
+        assert ended.wait(5)
+        thread.join()

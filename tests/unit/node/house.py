@@ -6,7 +6,7 @@ from random import Random
 from typing import Any, TypeVar
 
 from irisd.effects import Connect, Control, Detach, Effect, Found, Unlink, Wake
-from irisd.model import FEATURES, Destination, Frame, Kind, MiB, PeerInfo
+from irisd.model import FEATURES, Destination, Frame, Kind, MiB, PeerInfo, WhenFull
 from irisd.node import Node, NodeIdentity, NodeSettings
 from irisd.wire import decode_frame, encode_frame
 
@@ -28,10 +28,11 @@ class Place:
         self.links: dict[bytes, Place] = {}
         self._apps = 0
 
-    def app(self, name: str = "app") -> int:
+    def app(self, name: str = "app", *, heeds_pause: bool = False) -> int:
         """Attach one more app; its welcome is heard already."""
         self._apps += 1
-        self._do(self.node.attach(self._apps, Frame(Kind.HELLO, member=name), self.now))
+        hello = Frame(Kind.HELLO, member=name, when_full=WhenFull.BLOCK if heeds_pause else 0)
+        self._do(self.node.attach(self._apps, hello, self.now))
         self.hear(self._apps)
         return self._apps
 

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from irisd.model import Code, Frame, KiB, Kind, MiB, WhenFull
+from irisd.model import Code, Frame, KiB, Kind, MiB
 from tests.unit.node.house import (
     Place,
     bodies,
@@ -209,11 +209,9 @@ def test_a_group_message_that_finds_nobody_is_counted():
 # -- bounds
 
 
-def test_blocking_subscriptions_are_refused_not_faked():
+def test_a_policy_nobody_knows_is_refused():
     place = Place()
     app = place.app()
-    place.say(app, subscribe(1, "t", when_full=WhenFull.BLOCK))
-    assert failure(place.hear(app))[0] == Code.NOT_SUPPORTED
     place.say(app, subscribe(3, "t", when_full=9))
     assert failure(place.hear(app))[0] == Code.INVALID
 

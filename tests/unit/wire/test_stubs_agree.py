@@ -45,6 +45,8 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "hedge_ms": UINT32,
     "carries": st.integers(0, 25),
     "max_large": UINT64,
+    "cost": UINT64,
+    "at_once": st.booleans(),
 }
 KINDS = st.sampled_from([int(kind) for kind in Kind if kind < 64])
 HEADERS = st.dictionaries(TEXT, TEXT, max_size=4)
