@@ -66,7 +66,9 @@ class MemberRunner:
     def deliver(self, delivery: Delivery) -> None:
         """Start the handler for a delivery, or answer for the one that is missing."""
         handler = self._handlers.get((delivery.kind, delivery.method))
-        if handler is None:
+        if self._abandoned:
+            delivery.fail(Code.NO_MEMBER, EXECUTED_NO, f"this member of {self.cluster.name!r} has left")
+        elif handler is None:
             delivery.fail(Code.NOT_SUPPORTED, EXECUTED_NO, self._not_supported(delivery))
         elif delivery.kind == Kind.TUNNEL:
             self._start(delivery, self._serve_tunnel(delivery, handler))

@@ -121,6 +121,8 @@ class Publishing:
         self._unasked = 0  # messages written since the last FLUSH, ours or the app's
         self._unasked_bytes = 0  # and what they cost
         self._asking: FlushCall | None = None  # the FLUSH of ours that is under way
+        self._departing: FlushCall | None = None  # the last that the daemon that is leaving gets
+        self._departed: Callable[[], None] = lambda: None
 
     def add(self, topic: str, body: bytes) -> bool:
         """Add to the batch that is open for ``topic``, if one is and there is room. The hot path: no checks."""
@@ -178,6 +180,25 @@ class Publishing:
         """How many messages wait."""
         return sum(len(batch.bodies) for batch in self._queue if isinstance(batch, _Batch))
 
+    def depart(self, departed: Callable[[], None]) -> None:
+        """The daemon is leaving: write what waits, ask whether it was routed, and keep what comes later for the next.
+
+        Args:
+            departed: Called, perhaps at once, when all of that is written.
+        """
+        self._last = None
+        self._departed = departed
+        if self._queue or self._unconfirmed:
+            self._departing = FlushCall(self, None, float("inf"))
+            self._queue.append(self._departing)
+            self._wake()
+        else:
+            self._depart()
+
+    def _depart(self) -> None:
+        self.paused, self._departing = True, None
+        self._departed()
+
     def flush(self, promise: Promise, deadline: float) -> FlushCall:
         """Ask the daemon to say when everything added before this has been routed.
 
@@ -215,7 +236,8 @@ class Publishing:
         self._unconfirmed -= call.covers
         self.lost += lost
         if call.promise is None:
-            self._asking = None
+            if call is self._asking:
+                self._asking = None
             return
         lost, unknown, self.lost, self.unknown = self.lost, self.unknown, 0, 0
         if call.promise.done():
@@ -241,7 +263,7 @@ class Publishing:
         unknown, self._unconfirmed = self._unconfirmed, 0
         self.unknown += unknown
         self._unasked = self._unasked_bytes = 0
-        self._asking = None
+        self._asking = self._departing = None
         self._offered = self.paused = False
         if self._queue and isinstance(head := self._queue[0], _Batch):
             head.at = 0  # a message that was half written was not routed: it goes out whole
@@ -267,6 +289,8 @@ class Publishing:
         call.header.id = self._opened(call)
         call.covers = self._unasked
         self._unasked = self._unasked_bytes = 0
+        if call is self._departing:
+            self._depart()
         return append_frame(chunks, call.header.SerializeToString(), b"")
 
     def _write(self, batch: _Batch, chunks: list[bytes]) -> int:

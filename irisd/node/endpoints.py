@@ -145,6 +145,8 @@ class App(Endpoint):
         self.subscriptions: dict[int, Subscription] = {}
         self.watches: dict[int, Watch] = {}
         self.draining = False
+        self.goodbye = False  # it has said so: it opens nothing more
+        self.last_heard = 0.0
         self.welcome = False  # until then nothing leaves towards it
         self.lost = 0  # publishes dropped since its last FLUSH
         self.last_taken = 0.0  # when the edge last took something: is it reading?

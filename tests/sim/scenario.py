@@ -290,8 +290,7 @@ class Scenario:
 
     def leave(self, daemon: Daemon, at_last: float) -> None:
         """Go once everything has left and arrived; in the end go anyway, which is a crash to the others."""
-        core = daemon.node.core
-        busy = daemon.node.under_way or any(end.outbox for end in (*core.apps.values(), *core.peers.values()))
+        busy = not daemon.node.drained
         if not daemon.alive or self.world.now > at_last:
             daemon.stop()
         elif busy or daemon.quiet_since is None:

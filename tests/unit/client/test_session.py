@@ -228,7 +228,7 @@ def test_what_waits_in_this_process_is_bounded():
     assert caught.value.executed is Executed.NO
     request(daemon)  # without a body it is no burden
     daemon.session.on_deadline(daemon.now + 5)
-    assert daemon.session._held_bytes == 0
+    assert daemon.session._held.bytes == 0
     request(daemon, body)
 
 
