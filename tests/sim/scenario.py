@@ -266,12 +266,12 @@ class Scenario:
             app.crash()
 
     def crash_daemon(self) -> None:
-        alive = self.world.alive()
+        alive = [daemon for daemon in self.world.alive() if not daemon.node.core.draining]
         if len(alive) > 1:
             self.random.choice(alive).stop()
 
     def restart(self) -> None:
-        alive = self.world.alive()
+        alive = [daemon for daemon in self.world.alive() if not daemon.node.core.draining]
         daemon = self.random.choice(alive)
         if len(alive) > 1:
             daemon.stop()
@@ -280,8 +280,8 @@ class Scenario:
             self.add_app(new)
 
     def drain(self) -> None:
-        """A daemon says goodbye, finishes what it has, and leaves."""
-        alive = self.world.alive()
+        """A daemon says goodbye, finishes what it has, and leaves; one always stays."""
+        alive = [daemon for daemon in self.world.alive() if not daemon.node.core.draining]
         if len(alive) > 1:
             daemon = self.random.choice(alive)
             self.world.note(f"{daemon} drains")

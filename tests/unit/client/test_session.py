@@ -85,6 +85,39 @@ def test_goodbye_holds_new_calls_for_the_next_stream(daemon: Daemon):
     assert daemon.take_one()[0].id == after.id
 
 
+def test_goodbye_is_answered_and_what_was_not_written_goes_to_the_next_stream(daemon: Daemon):
+    small, large = request(daemon), request(daemon, b"x" * (2 * PART_BYTES))
+    daemon.say(kind=Kind.GOODBYE, reason="upgrade", count=1)
+    daemon.say(kind=Kind.GOODBYE, reason="upgrade", count=1)
+    assert [(header.kind, header.id) for header, _ in daemon.take()] == [(Kind.GOODBYE, 0)]
+    daemon.session.lane_down("gone")
+    daemon.attach()
+    assert [(header.kind, header.id) for header, _ in daemon.take()] == [
+        (Kind.REQUEST, small.id),
+        (Kind.REQUEST, large.id),
+        (Kind.PART, large.id),
+    ]
+
+
+def test_goodbye_is_answered_once_what_was_published_is_written(daemon: Daemon):
+    publishing = daemon.session.publishing
+    assert publishing.add_checked("t", b"before", None)
+    daemon.say(kind=Kind.GOODBYE, count=1)
+    assert publishing.add_checked("t", b"after", None)
+    frames = daemon.take()
+    assert [header.kind for header, _ in frames] == [Kind.PUBLISH, Kind.FLUSH, Kind.GOODBYE]
+    assert frames[0][1] == b"before"
+    daemon.say(kind=Kind.DONE, id=frames[1][0].id)
+    assert daemon.session.lane_down("gone") == 0  # all that was written is known to have been routed
+    daemon.attach()
+    assert [body for _, body in daemon.take()] == [b"after"]
+
+
+def test_a_goodbye_that_asks_for_no_answer_gets_none(daemon: Daemon):
+    daemon.say(kind=Kind.GOODBYE)
+    assert daemon.take() == []
+
+
 # --------------------------------------------------------------------- calls
 
 
