@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 import structlog
 
@@ -24,8 +25,7 @@ class Drain:
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
         self._until: float | None = None
-        self._over = False
-        self._cut_short = False
+        self._last: DrainInfo | None = None  # how it ended
 
     async def run(self, services: Sequence[Service], now: asyncio.Event, clock: Callable[[], float]) -> None:
         """Let what is under way end, for at most ``timeout`` or until ``now`` is set."""
@@ -36,18 +36,20 @@ class Drain:
         hurry = asyncio.ensure_future(now.wait())
         try:
             await asyncio.wait((quiet, hurry), timeout=self.timeout, return_when=asyncio.FIRST_COMPLETED)
+            last = self.info(services, clock())
             if not quiet.done():
-                self._cut_short = True
-                _log.warning("daemon.drain_cut_short", under_way=sum(service.node.under_way for service in services))
+                _log.warning("daemon.drain_cut_short", under_way=last.under_way, attachments=last.attachments)
+            self._last = replace(last, drained=True, cut_short=not quiet.done())
         finally:
-            self._over = True
             for waiter in (quiet, hurry):
                 waiter.cancel()
                 with suppress(asyncio.CancelledError):
                     await waiter
 
     def info(self, services: Sequence[Service], now: float) -> DrainInfo:
-        """How it goes."""
+        """How it goes, or how it ended."""
+        if self._last is not None:
+            return self._last
         ends = [end for service in services for end in service.node.core.apps.values()]
         ends_of_peers = [end for service in services for end in service.node.core.peers.values()]
         return DrainInfo(
@@ -55,6 +57,4 @@ class Drain:
             attachments=len(ends),
             queued=sum(end.outbox.bytes + end.outbox.urgent_bytes for end in (*ends, *ends_of_peers)),
             left=self.timeout if self._until is None else max(0.0, self._until - now),
-            drained=self._over,
-            cut_short=self._cut_short,
         )

@@ -38,6 +38,7 @@ class Attachments:
         settings = self._core.settings
         app = App(id, name, member_name, backlog=settings.app_backlog, max_body=settings.max_body)
         app.last_taken = self._core.now
+        app.answers = hello.count == 1
         self._core.apps[id] = app
         app.welcome = settled
         welcome = Frame(

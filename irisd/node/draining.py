@@ -4,7 +4,8 @@ Stop taking, finish giving. Its claims are withdrawn and its apps are told; from
 then on calls still come from those who did not know yet, and are given back as
 not run. It may leave when nothing is under way and both sides have said their
 last: every peer has acknowledged the withdrawal, which it does behind the calls
-it had sent before, and every app has answered GOODBYE, or was silent for a while.
+it had sent before, and every app has answered GOODBYE, or was silent for a while if
+it did not say in its HELLO that it answers.
 """
 
 from __future__ import annotations
@@ -76,4 +77,5 @@ class Draining:
         return not peer.linked or peer.acknowledged >= self._version
 
     def _is_silent(self, app: App) -> bool:
-        return app.goodbye or self._core.now - max(self._began, app.last_heard) >= SILENCE
+        silent = self._core.now - max(self._began, app.last_heard) >= SILENCE
+        return app.goodbye or (silent and not app.answers)

@@ -9,7 +9,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
@@ -83,7 +83,7 @@ class Settings:
     token_file: Path | None = None
     json: bool = False
     timeout: float = DEFAULT_TIMEOUT
-    timeout_given: bool = False
+    timeout_given: bool = field(default=False, compare=False)
 
     @property
     def token(self) -> str | None:

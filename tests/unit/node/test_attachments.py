@@ -302,6 +302,18 @@ def test_an_app_that_answers_no_goodbye_is_waited_for_until_it_is_silent():
     assert place.node.drained
 
 
+def test_an_app_that_said_it_answers_is_waited_for():
+    place = Place()
+    place.node.attach(7, Frame(Kind.HELLO, member="app", count=1), place.now)
+    place.hear(7)
+    place.drain()
+    place.hear(7)
+    place.wait(5.0)  # busy, stopped, swapped out
+    assert not place.node.drained
+    place.say(7, Frame(Kind.GOODBYE))
+    assert place.node.drained
+
+
 def test_goodbye_may_be_said_twice():
     near, far = pair()
     app = far.app()
