@@ -281,7 +281,7 @@ def _run(read: Callable[[], Loaded]) -> int:
     lines = logs.set_up(config.log_level, config.log_format)
     try:
         if config.development:
-            return development.run(config, announce=lambda text: lines.write(text + "\n"))
+            return development.run(config, announce=lambda text: lines.write(text + "\n"), read=lambda: read().config)
         return daemon.run(config, keys_held, read=again)
     finally:
         lines.close()
