@@ -148,8 +148,8 @@ def check(config_file: str | None, as_json: bool, **flags: Any) -> int:
         if OPTIONS[name].room != room:
             room = OPTIONS[name].room
             click.echo(f"# {room}")
-        mark = "*" if OPTIONS[name].reloads else " "
-        click.echo(f"{name:<26}{mark}{text or '-':<{wide}}  {origin}")
+        marked = f"{name}*" if OPTIONS[name].reloads else name
+        click.echo(f"{marked:<26} {text or '-':<{wide}}  {origin}")
     for path, key in keys:
         click.echo(f"key of service {key.service}: {key.key_id_hex} ({path})")
     click.echo("* a new value is taken up by SIGHUP or `iris reload`; the others want a restart")

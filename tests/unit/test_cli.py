@@ -69,7 +69,7 @@ def test_check_as_text(monkeypatch):
     assert result.exit_code == 0
     lines = [line.split(maxsplit=2) for line in result.stdout.splitlines()]
     assert ["heartbeat_interval", "100ms", "preset local"] in lines
-    assert ["drain_timeout", "*5s", "preset local"] in lines  # a star: a reload takes it up
+    assert ["drain_timeout*", "5s", "preset local"] in lines  # a star: a reload takes it up
     assert "* a new value is taken up by SIGHUP or `iris reload`; the others want a restart" in result.stdout
     assert ["attach_tcp", "-", "default"] in lines
     assert result.stdout.endswith("ok\n")

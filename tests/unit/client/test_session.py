@@ -436,6 +436,46 @@ def test_a_join_that_is_refused(daemon: Daemon):
     assert daemon.take() == []
 
 
+def test_a_join_refused_because_the_daemon_leaves_is_made_on_the_next_stream(daemon: Daemon):
+    call, _, changes = join(daemon)
+    daemon.take()
+    daemon.say(kind=Kind.GOODBYE, count=1)
+    daemon.say(kind=Kind.ERROR, id=call.id, code=Code.MEMBER_LOST, executed=1, detail="the daemon is shutting down")
+    assert changes == []
+    daemon.session.lane_down("gone")
+    daemon.attach()
+    assert daemon.take_one()[0].kind == Kind.JOIN
+    daemon.say(kind=Kind.DONE, id=call.id, count=1)
+    assert changes == [None]
+
+
+@pytest.mark.parametrize("established", [False, True])
+def test_what_was_on_its_way_is_taken_until_the_leave_is_confirmed(daemon: Daemon, established: bool):
+    call, member, _ = join(daemon)
+    daemon.take()
+    if established:
+        daemon.say(kind=Kind.DONE, id=call.id, count=1)
+    daemon.session.leave(call, Kind.LEAVE, "databases")
+    daemon.say(kind=Kind.REQUEST, id=2, address="databases", remaining_ms=1000)
+    assert len(member.deliveries) == 1
+    daemon.say(kind=Kind.DONE, id=call.id)  # one that left before its join was confirmed hears of the leave only
+    assert call.over
+    daemon.take()
+    daemon.say(kind=Kind.REQUEST, id=4, address="databases", remaining_ms=1000)
+    assert len(member.deliveries) == 1
+    assert (daemon.take_one()[0].code, daemon.session.idle) == (Code.NO_MEMBER, False)
+
+
+def test_a_member_that_joins_again_before_its_leave_is_confirmed_stays(daemon: Daemon):
+    call, _, _ = join(daemon)
+    daemon.take()
+    daemon.session.leave(call, Kind.LEAVE, "databases")
+    _, member, _ = join(daemon)
+    daemon.say(kind=Kind.DONE, id=call.id)
+    daemon.say(kind=Kind.REQUEST, id=2, address="databases", remaining_ms=1000)
+    assert len(member.deliveries) == 1
+
+
 def test_leaving_what_was_never_sent():
     daemon = Daemon(attached=False)
     call, _, changes = join(daemon)
