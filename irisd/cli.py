@@ -100,7 +100,7 @@ def irisd(context: click.Context) -> int:
 
     Without a command: a development daemon, on loopback only, with a fresh key.
     """
-    return _run(_load(None, {})) if context.invoked_subcommand is None else 0
+    return _run(lambda: _load(None, {})) if context.invoked_subcommand is None else 0
 
 
 @irisd.command()
@@ -108,9 +108,9 @@ def irisd(context: click.Context) -> int:
 def run(config_file: str | None, **flags: Any) -> int:
     """Run the daemon. A flag wins over its IRISD_ variable, that over the file, that over the default.
 
-    SIGTERM drains and exits, a second one exits at once.
+    SIGTERM drains and exits, a second one exits at once. SIGHUP reads settings, keys and tokens again.
     """
-    return _run(_load(config_file, flags))
+    return _run(lambda: _load(config_file, flags))
 
 
 @irisd.command()
@@ -131,7 +131,11 @@ def check(config_file: str | None, as_json: bool, **flags: Any) -> int:
         return error.exit_code
     if as_json:
         rows = {
-            name: {"value": _plain(getattr(loaded.config, name), OPTIONS[name]), "origin": origin}
+            name: {
+                "value": _plain(getattr(loaded.config, name), OPTIONS[name]),
+                "origin": origin,
+                "reloads": OPTIONS[name].reloads,
+            }
             for name, _, origin in loaded.rows()
         }
         shown = [{"file": path, "service": key.service, "key": key.key_id_hex} for path, key in keys]
@@ -144,9 +148,11 @@ def check(config_file: str | None, as_json: bool, **flags: Any) -> int:
         if OPTIONS[name].room != room:
             room = OPTIONS[name].room
             click.echo(f"# {room}")
-        click.echo(f"{name:<26} {text or '-':<{wide}}  {origin}")
+        marked = f"{name}*" if OPTIONS[name].reloads else name
+        click.echo(f"{marked:<26} {text or '-':<{wide}}  {origin}")
     for path, key in keys:
         click.echo(f"key of service {key.service}: {key.key_id_hex} ({path})")
+    click.echo("* a new value is taken up by SIGHUP or `iris reload`; the others want a restart")
     if loaded.config.development:
         click.echo("no key: this would be a development daemon, on loopback only, with a fresh key")
     click.echo("ok")
@@ -232,8 +238,9 @@ def _load(config_file: str | None, flags: dict[str, Any]) -> Loaded:
         file_text=None if path is None else _read(path),
         file_name=path or "irisd.toml",
     )
-    here = replace(loaded.config, socket=os.path.abspath(loaded.config.socket))
-    return replace(loaded, config=here)
+    config = loaded.config
+    admin = os.path.abspath(config.admin_socket) if config.admin_socket else ""
+    return replace(loaded, config=replace(config, socket=os.path.abspath(config.socket), admin_socket=admin))
 
 
 def _read(path: str) -> str:
@@ -260,17 +267,22 @@ def _checked_files(config: Config) -> list[tuple[str, ServiceKey]]:
     return found
 
 
-def _run(loaded: Loaded) -> int:
-    keys_held = [load_key_file(path) for path in loaded.config.keys]
+def _run(read: Callable[[], Loaded]) -> int:
+    """Run a daemon with what ``read`` finds, now and at every reload."""
+
+    def again() -> tuple[Config, list[ServiceKey]]:
+        config = read().config
+        return config, [load_key_file(path) for path in config.keys]
+
+    config, keys_held = again()
     # Late, because they bring gRPC and uvloop: `irisd keys` and `irisd check` need neither.
     from irisd import daemon, development, logs
 
-    config = loaded.config
     lines = logs.set_up(config.log_level, config.log_format)
     try:
         if config.development:
-            return development.run(config, announce=lambda text: lines.write(text + "\n"))
-        return daemon.run(config, keys_held)
+            return development.run(config, announce=lambda text: lines.write(text + "\n"), read=lambda: read().config)
+        return daemon.run(config, keys_held, read=again)
     finally:
         lines.close()
 

@@ -27,18 +27,24 @@ SERVICE = "dev"
 _OURS = re.compile(r"development-(\d+)\.key", re.ASCII)
 
 
-def run(config: Config, announce: Callable[[str], None]) -> int:
+def run(config: Config, announce: Callable[[str], None], read: Callable[[], Config] | None = None) -> int:
     """Run a development daemon until it is told to stop; return the exit code.
 
     Args:
         config: Checked settings without a key.
         announce: Told, once everything is open, what runs and how to start a second daemon.
+        read: Reads the settings again, for a reload.
 
     Raises:
         IrisdError: It cannot start; the message says what to do.
     """
     with fresh_key(Path(config.socket).parent) as (path, key):
-        return daemon.run(config, [key], on_ready=lambda listeners: announce(welcome(config, path, listeners)))
+        return daemon.run(
+            config,
+            [key],
+            on_ready=lambda listeners: announce(welcome(config, path, listeners)),
+            read=None if read is None else lambda: (read(), [key]),
+        )
 
 
 @contextlib.contextmanager

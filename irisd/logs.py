@@ -32,6 +32,23 @@ CLOSE_TIMEOUT: Final = 1.0
 
 Event = MutableMapping[str, Any]
 
+_NAMES: Final = {"warn": "warning", "exception": "error", "critical": "error"}
+
+
+class _Threshold:
+    """Which lines are not worth writing; it can be moved while the daemon runs."""
+
+    def __init__(self) -> None:
+        self.level = logging.INFO
+
+    def __call__(self, _logger: object, method: str, event: Event) -> Event:
+        if _LEVELS[_NAMES.get(method, method)] < self.level:
+            raise structlog.DropEvent
+        return event
+
+
+_threshold = _Threshold()
+
 
 class Lines:
     """Where lines go; writing one neither waits nor fails.
@@ -139,16 +156,23 @@ def set_up(level: str = "info", form: str = "auto", stream: TextIO | None = None
         plain = structlog.dev.plain_traceback
         rendered = [structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=plain)]
     structlog.configure(
-        processors=[*shared, *rendered],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        processors=[_threshold, *shared, *rendered],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=structlog.WriteLoggerFactory(file=out),  # type: ignore[arg-type]  # write and flush are enough
         cache_logger_on_first_use=False,
     )
-    _adopt_the_library_loggers(out, _LEVELS[level], [*shared, *rendered])
+    _adopt_the_library_loggers(out, [*shared, *rendered])
+    set_level(level)
     return out
 
 
-def _adopt_the_library_loggers(out: Lines, level: int, chain: list[structlog.typing.Processor]) -> None:
+def set_level(level: str) -> None:
+    """Write what is at least so serious: ``debug``, ``info``, ``warning`` or ``error``."""
+    _threshold.level = _LEVELS[level]
+    logging.getLogger().setLevel(max(_LEVELS[level], logging.WARNING))
+
+
+def _adopt_the_library_loggers(out: Lines, chain: list[structlog.typing.Processor]) -> None:
     """Let what asyncio, grpc and zeroconf log through ``logging`` look like the rest; only what went wrong."""
     *shared, renderer = chain
     handler = logging.StreamHandler(out)
@@ -160,7 +184,6 @@ def _adopt_the_library_loggers(out: Lines, level: int, chain: list[structlog.typ
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(max(level, logging.WARNING))
 
 
 def _name_the_library(_logger: object, _method: str, event: Event) -> Event:

@@ -133,12 +133,15 @@ class Standing(Call):
         self.ready = False
 
     def on_frame(self, kind: int, header: Header, body: bytes) -> None:
-        if kind == Kind.ERROR:
+        code: int = header.code
+        if kind == Kind.ERROR and code == Code.MEMBER_LOST and not self.leaving:
+            self.id = 0  # the daemon is leaving: made on the next stream
+        elif kind == Kind.ERROR:
             self.fail(self.error(header, body))
         elif kind != Kind.DONE:
             super().on_frame(kind, header, body)
         else:
-            if self.leaving and self.established:
+            if self.leaving and (self.established or not header.count):  # what is left early may never be confirmed
                 self.over = True
             else:
                 self.established = True

@@ -26,6 +26,8 @@ _log = logging.getLogger("iris_client")
 DENIALS: Final = frozenset({"NOT_FOUND", "UNAUTHENTICATED", "PERMISSION_DENIED"})
 FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 5.0
+WANTED_PAUSE: Final = 0.1
+"""The longest while somebody waits for the next daemon."""
 ATTEMPT_TIMEOUT: Final = 5.0
 """Seconds one target may take to say WELCOME before the next is tried."""
 FINISH_TIMEOUT: Final = 2.0
@@ -58,6 +60,7 @@ class Connection:
         self._token = token
         self._random = random
         self._sleeping: asyncio.Future[None] | None = None  # the sender, with nothing to send
+        self._wanted = asyncio.Event()  # somebody begins to wait for the next daemon
         self._idle: asyncio.Future[None] | None = None  # whoever waits for the session to be idle
         self._wants: Callable[[], bool] = lambda: True
         self._timer: asyncio.TimerHandle | None = None
@@ -147,6 +150,7 @@ class Connection:
 
     def wake(self) -> None:
         """There is something to send."""
+        self._wanted.set()
         sleeping = self._sleeping
         if sleeping is not None:
             self._sleeping = None
@@ -162,9 +166,12 @@ class Connection:
                 reason = await self._pump(lane)
                 self._lane = None
                 await lane.close()
+                expected = self._session.draining
                 self._detached(reason)
                 if time.monotonic() - began > LONGEST_PAUSE:
                     pause = FIRST_PAUSE
+                if expected:
+                    pause = 0.0  # its successor may be there already
                 if self._stopping or (self._closing and self._session.quiet):
                     return
                 lane, pause = await self._reattach(pause, reason)
@@ -215,8 +222,8 @@ class Connection:
     async def _reattach(self, pause: float, reason: str) -> tuple[Lane, float]:
         said = reason
         while True:
-            await asyncio.sleep(pause * (0.5 + self._random.random() / 2))
-            pause = min(pause * 2, LONGEST_PAUSE)
+            await self._pause(pause * (0.5 + self._random.random() / 2))
+            pause = min(max(pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
             for target in tuple(self._targets):
                 try:
                     return await self._attach(target, ATTEMPT_TIMEOUT), pause
@@ -225,6 +232,19 @@ class Connection:
                     if ended.status in DENIALS and problem != said:
                         said = problem
                         _log.warning("the daemon refuses this app now, trying on: %s", problem)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before the next attempt: not for long once somebody waits for it to succeed."""
+        until = time.monotonic() + seconds
+        self._wanted.clear()
+        while (left := until - time.monotonic()) > 0:
+            if self._session.waits:
+                await asyncio.sleep(min(left, WANTED_PAUSE * (0.5 + self._random.random() / 2)))
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._wanted.wait()
+            self._wanted.clear()
 
     def _detached(self, reason: str) -> None:
         unknown = self._session.lane_down(reason)

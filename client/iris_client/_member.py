@@ -66,8 +66,11 @@ class MemberRunner:
 
     def takes(self, delivery: Delivery) -> bool:
         """Whether there is a handler for a delivery; answers for the one that is missing."""
-        if (delivery.kind, delivery.method) in self._handlers:
+        if (delivery.kind, delivery.method) in self._handlers and not self._abandoned:
             return True
+        if self._abandoned:
+            delivery.fail(Code.NO_MEMBER, EXECUTED_NO, f"this member of {self.cluster.name!r} has left")
+            return False
         delivery.fail(Code.NOT_SUPPORTED, EXECUTED_NO, self._not_supported(delivery))
         return False
 
@@ -84,7 +87,7 @@ class MemberRunner:
         """Start the handler for a delivery, or answer for the one that is missing."""
         self._arriving.discard(delivery)
         handler = self._handlers.get((delivery.kind, delivery.method))
-        if handler is None:
+        if handler is None or self._abandoned:
             self.takes(delivery)
         elif delivery.kind == Kind.TUNNEL:
             self._start(delivery, self._serve_tunnel(delivery, handler))

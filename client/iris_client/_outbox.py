@@ -49,6 +49,10 @@ class _Transfer:
         self._outbox = outbox
         self._at = 0
 
+    @property
+    def begun(self) -> bool:
+        return self._at > 0
+
     def pull(self, chunks: list[bytes], now: float) -> int:
         out, start = self.out, self._at
         body = out.body
@@ -150,6 +154,22 @@ class Outbox:
         self._unfinished_bytes -= size
         self.bodies -= size
         self._begin_transfers()
+
+    def withdraw(self, wanted: Callable[[Call], bool]) -> list[Call]:
+        """Take back the calls of which nothing has been written yet, in order."""
+        found = [out for out in self._urgent if out.call is not None and not out.call.over and wanted(out.call)]
+        unwritten = [transfer for transfer in (*self._unfinished, *self._large) if not transfer.begun]
+        large = [each for each in unwritten if (call := each.out.call) is not None and not call.over and wanted(call)]
+        taken = set(found)
+        self._urgent = deque(out for out in self._urgent if out not in taken)
+        self._large = deque(each for each in self._large if each not in large)
+        self._ring = deque(source for source in self._ring if source not in large)
+        for each in large:
+            self._unfinished_bytes -= self._unfinished.pop(each, 0)
+        outs = [*found, *(each.out for each in large)]
+        self.bodies -= sum(len(out.body) for out in outs)
+        self._begin_transfers()
+        return [out.call for out in outs if out.call is not None]
 
     def clear(self) -> list[Call]:
         """Forget everything; return the calls that were never written."""

@@ -124,6 +124,8 @@ class Publishing:
         self._asking: FlushCall | None = None  # the FLUSH of ours that is under way
         self._sides: dict[str, Side] = {}  # topics that are paused
         self._aside = 0  # what waits there
+        self._departing: FlushCall | None = None  # the last that the daemon that is leaving gets
+        self._departed: Callable[[], None] = lambda: None
 
     def add(self, topic: str, body: bytes) -> bool:
         """Add to the batch that is open for ``topic``, if one is and there is room. The hot path: no checks."""
@@ -263,6 +265,25 @@ class Publishing:
         waiting = (*self._queue, *(batch for side in self._sides.values() for batch in side.batches))
         return sum(len(batch.bodies) for batch in waiting if isinstance(batch, Batch))
 
+    def depart(self, departed: Callable[[], None]) -> None:
+        """The daemon is leaving: write what waits, ask whether it was routed, and keep what comes later for the next.
+
+        Args:
+            departed: Called, perhaps at once, when all of that is written.
+        """
+        self._last = None
+        self._departed = departed
+        if self._queue or self._confirmed < self._written:
+            self._departing = FlushCall(self, None, float("inf"))
+            self._queue.append(self._departing)
+            self._wake()
+        else:
+            self._depart()
+
+    def _depart(self) -> None:
+        self.paused, self._departing = True, None
+        self._departed()
+
     def flush(self, promise: Promise, deadline: float) -> FlushCall:
         """Ask the daemon to say when everything added before this has been routed.
 
@@ -310,7 +331,8 @@ class Publishing:
         self._held = held
         self.lost += lost
         if call.promise is None:
-            self._asking = None
+            if call is self._asking:
+                self._asking = None
             self._wake()
             return
         lost, unknown, self.lost, self.unknown = self.lost, self.unknown, 0, 0
@@ -343,7 +365,7 @@ class Publishing:
         self.unknown += unknown
         self._confirmed, self._held = self._written, 0
         self._unasked_bytes = 0
-        self._asking = None
+        self._asking = self._departing = None
         self._offered = self.paused = False
         self._merge()
         if self._queue and isinstance(head := self._queue[0], Batch):
@@ -390,6 +412,8 @@ class Publishing:
         call.covers = self._written
         if call.promise is None:
             self._unasked_bytes = 0
+        if call is self._departing:
+            self._depart()
         return append_frame(chunks, call.header.SerializeToString(), b"")
 
     def _write(self, batch: Batch, chunks: list[bytes]) -> int:

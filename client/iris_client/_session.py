@@ -23,6 +23,7 @@ from iris_client._errors import IrisError, Overloaded
 from iris_client._eventqueue import BLOCK, Returns, SubscribeCall
 from iris_client._flows import Flows
 from iris_client._frames import EXECUTED_NO, Code, Header, Kind, ProtocolError, append_frame, decode_batch, make
+from iris_client._held import Held
 from iris_client._large import PROCESS, Arrival, Feed, Reserve
 from iris_client._model import CALL_BUFFER_BYTES, Executed, Limits
 from iris_client._outbox import Out, Outbox
@@ -62,10 +63,10 @@ class Session:
         self._wake = wake
         self._next_id = 1
         self._calls: dict[int, Call] = {}
-        self._held: dict[Call, None] = {}  # made while no stream would take them
-        self._held_bytes = 0
+        self._held = Held(wake)
         self._standing: dict[Standing, None] = {}
         self._members: dict[str, Member] = {}
+        self._leaving: dict[Standing, tuple[str, Member]] = {}  # what was on its way is still taken
         self._deliveries: dict[int, Delivery] = {}
         self._deadlines = Deadlines(self._expired, lambda: len(self._calls) + len(self._deliveries))
         self._assembly = Assembly()
@@ -102,14 +103,15 @@ class Session:
         for call in (*calls, *unwritten):
             if call.over:
                 continue
-            if call.header.idempotent:  # the next stream takes it, within its deadline
+            if call.header.idempotent and call.header.kind == int(Kind.REQUEST) and call.flow is None:
                 call.exposed = call.exposed or bool(call.id)
                 call.id = 0
-                self._held[call] = None
-                self._held_bytes += len(call.body)
+                self._held.add(call)  # the next stream takes it, within its deadline
             else:
                 call.detached(reason)
         self._flows.lane_down(broken("tunnel", reason))
+        for left in tuple(self._leaving):  # the LEAVE of each has gone with the stream
+            self._has_left(left)
         self._standing = {call: None for call in self._standing if not call.over}
         return self.publishing.detached([call for call in flushes if not call.over])
 
@@ -138,12 +140,17 @@ class Session:
 
     def close(self, error: IrisError) -> None:
         """No stream will come any more: end what would have waited for one."""
-        for call in (*self.publishing.close(), *self._held, *self._standing):
+        for call in (*self.publishing.close(), *self._held.take(), *self._standing):
             if not call.over:
                 call.fail(error)
-        self._held.clear()
         self._standing.clear()
         self._members.clear()
+        self._leaving.clear()
+
+    @property
+    def waits(self) -> bool:
+        """Whether somebody waits for the next stream: a call, or what is to be published."""
+        return bool(self._held) or not self.publishing.empty
 
     @property
     def quiet(self) -> bool:
@@ -172,7 +179,7 @@ class Session:
         Raises:
             Overloaded: Too much already waits in this process.
         """
-        if call.body and self._outbox.bodies + self._held_bytes + len(call.body) > CALL_BUFFER_BYTES:
+        if call.body and self._outbox.bodies + self._held.bytes + len(call.body) > CALL_BUFFER_BYTES:
             raise Overloaded(
                 f"{call.what}: {CALL_BUFFER_BYTES} bytes of calls already wait in this process", executed=Executed.NO
             )
@@ -182,8 +189,7 @@ class Session:
         if self.attached and not self.draining:
             self._push(call)
         else:
-            self._held[call] = None
-            self._held_bytes += len(call.body)
+            self._held.add(call)
         self.watch(call)
 
     def stand(self, call: Standing) -> None:
@@ -202,13 +208,16 @@ class Session:
     def leave(self, call: Standing, kind: Kind, cluster: str = "") -> None:
         """Let go of a join (LEAVE), a subscription or watch (UNSUBSCRIBE). ``call.over`` once the daemon confirmed."""
         self._standing.pop(call, None)
-        self._members.pop(cluster, None)
-        if call.over or call.leaving:
+        if call.leaving:
             return
         call.leaving = True
-        if call.id:
+        if cluster in self._members:
+            self._leaving[call] = cluster, self._members[cluster]
+        if call.id and not call.over:
             self._outbox.push(Out(make(kind=kind, id=call.id)))
-        else:
+            return
+        self._has_left(call)
+        if not call.over:
             call.over = True
             call.changed(None)
 
@@ -247,7 +256,7 @@ class Session:
             return
         call.over = True
         call.dropped()
-        self._drop_held(call)
+        self._held.discard(call)
         self._calls.pop(call.id, None)
         if call.id:
             self._assembly.forget(call.id)
@@ -282,7 +291,7 @@ class Session:
             if timed.deadline > now:
                 self.watch(timed)  # it gave itself more time
         elif isinstance(timed, Call):
-            self._drop_held(timed)
+            self._held.discard(timed)
             if timed.id:
                 self._calls.pop(timed.id, None)
                 self._assembly.forget(timed.id)
@@ -319,6 +328,7 @@ class Session:
                         self._assembly.forget(id)
                         if isinstance(call, Standing):
                             self._standing.pop(call, None)
+                            self._has_left(call)
             elif kind in PATTERN_NAMES:
                 self._deliver(header, body, now)
             elif id:
@@ -338,8 +348,7 @@ class Session:
             self.attached = True
             for standing in self._standing:
                 self._push(standing)
-            held, self._held, self._held_bytes = self._held, {}, 0
-            for call in held:
+            for call in self._held.take():
                 self._push(call)
             self.on_attached()
             self._wake()
@@ -350,10 +359,17 @@ class Session:
         elif kind == Kind.STALLED:
             self.publishing.stalled(header.address, header.reason, header.detail)
         elif kind == Kind.GOODBYE and self.attached:
-            self.draining = self.publishing.paused = True
+            if not self.draining:
+                self.draining = True
+                for call in self._outbox.withdraw(lambda call: not isinstance(call, Standing)):
+                    self._held.add(call)
+                self.publishing.depart(self._answer_goodbye if header.count else lambda: None)
             self.on_goodbye(header.reason)
         else:
             raise ProtocolError(f"unexpected frame kind {kind} without an id")
+
+    def _answer_goodbye(self) -> None:  # the daemon has had all that this stream opens and publishes
+        self._outbox.push(Out(make(kind=Kind.GOODBYE)))
 
     def _deliver(self, header: Header, body: bytes, now: float) -> None:
         kind: int = header.kind
@@ -433,13 +449,13 @@ class Session:
         else:
             self._calls.pop(owner.id, None)
 
+    def _has_left(self, call: Standing) -> None:
+        cluster, member = self._leaving.pop(call, ("", None))
+        if member is not None and self._members.get(cluster) is member:
+            del self._members[cluster]
+
     def _push(self, call: Call) -> None:
         self._outbox.push(Out(call.header, call.body, call.send_by, call))
-
-    def _drop_held(self, call: Call) -> None:
-        if call in self._held:
-            del self._held[call]
-            self._held_bytes -= len(call.body)
 
     def _new_id(self) -> int:
         id = self._next_id

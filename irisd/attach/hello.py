@@ -32,7 +32,8 @@ class Unready:
         if len(self._waiting) >= self._limits.unready:
             oldest = next(iter(self._waiting))
             del self._waiting[oldest]
-            oldest.reschedule(asyncio.get_running_loop().time())
+            if not oldest.expired():  # else it is on its way out already
+                oldest.reschedule(asyncio.get_running_loop().time())
         patience = asyncio.timeout(self._limits.hello_timeout)
         try:
             async with patience:

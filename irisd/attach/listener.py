@@ -22,7 +22,7 @@ import grpc.aio
 
 from irisd.attach.attachment import AttachLimits
 from irisd.attach.socketfile import SocketFile
-from irisd.attach.token import TokenGate, read_token
+from irisd.attach.token import Token, TokenGate, read_token
 from irisd.errors import ConfigError, ListenError
 
 
@@ -77,14 +77,18 @@ class Listener:
         self._gate = gate
         self._token_file = token_file
 
-    def reload_token(self) -> None:
-        """Read the token file again. Streams that are open stay open.
+    def read_token(self) -> Token | None:
+        """What stands in its token file now; None if it has none.
 
         Raises:
-            TokenFileError: It is not usable any more; the old token stays.
+            TokenFileError: It is not usable any more.
         """
-        if self._gate is not None and self._token_file is not None:
-            self._gate.token = read_token(self._token_file)
+        return None if self._token_file is None else read_token(self._token_file)
+
+    def use_token(self, token: Token | None) -> None:
+        """Ask for this token from now on. Streams that are open stay open."""
+        if self._gate is not None and token is not None:
+            self._gate.token = token
 
     async def close(self, grace: float) -> None:
         """Stop the server, abort what still runs after ``grace`` seconds, remove the socket's file."""

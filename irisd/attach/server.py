@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
@@ -107,13 +108,17 @@ class AttachServer:
         return self.urls
 
     def reload_tokens(self) -> None:
-        """Read every token file again.
+        """Read every token file again. Streams that are open stay open.
 
         Raises:
-            TokenFileError: One is not usable any more; its listener keeps the old token.
+            TokenFileError: One is not usable any more; all listeners keep their old tokens.
         """
-        for listener in self._listeners:
-            listener.reload_token()
+        for listener, token in [(listener, listener.read_token()) for listener in self._listeners]:
+            listener.use_token(token)
+
+    def allow(self, attachments: int) -> None:
+        """Take so many apps at once from now on; those attached stay."""
+        self._limits = replace(self._limits, attachments=attachments)
 
     async def drain(self) -> None:
         """Take no new apps, and say so to health checks. Those attached stay."""

@@ -7,6 +7,7 @@ that is silently ignored is found in production.
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 import tomllib
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from irisd.config.options import OPTIONS, Config
-from irisd.config.units import Address, Listener, parse_path
+from irisd.config.units import OFF, Address, Listener, parse_path, parse_path_or_off
 from irisd.errors import ConfigError, nearest
 
 LINK_PORT = 7511
@@ -25,6 +26,9 @@ PRESETS: Mapping[str, Mapping[str, object]] = {
     "local": {"heartbeat_interval": 0.1, "handshake_timeout": 2.0, "drain_timeout": 5.0},
 }
 """What a preset changes; everything else keeps its default."""
+
+MAX_SOCKET_PATH = 103
+"""Bytes every system allows."""
 
 MAX_FILE_CHARACTERS = 1 << 20
 
@@ -182,7 +186,7 @@ def _parsed(name: str, written: object, origin: str) -> Any:
 def _beside(file_name: str, name: str, value: Any) -> Any:
     """Read relative paths in a file as relative to that file: a service starts in another folder than a shell."""
     option = OPTIONS[name]
-    if option.parse is not parse_path:
+    if option.parse not in (parse_path, parse_path_or_off) or value == OFF:
         return value
     folder = posixpath.dirname(file_name)
     if option.many:
@@ -197,6 +201,13 @@ def _fill_in(values: dict[str, Any], origins: dict[str, str], around: Surroundin
         values["name"], origins["name"] = usable or "localhost", "the host's name"
     if not values.get("socket"):
         values["socket"], origins["socket"] = default_socket(around), "default for this user"
+    if values.get("admin_socket") == OFF:
+        values["admin_socket"] = ""
+    elif not values.get("admin_socket"):
+        stem, suffix = posixpath.splitext(values["socket"])
+        fits = len(os.fsencode(values["socket"])) + len("-admin") <= MAX_SOCKET_PATH
+        values["admin_socket"] = f"{stem}-admin{suffix}" if fits else ""
+        origins["admin_socket"] = "default: beside socket" if fits else "default: none, its path would be too long"
     if not values.get("listen"):
         development = not values.get("keys")
         values["listen"] = (Listener(Address("127.0.0.1" if development else "0.0.0.0", LINK_PORT)),)
@@ -256,5 +267,7 @@ def _agree(config: Config, origins: Mapping[str, str]) -> None:
             )
     if config.max_handshakes_per_address > config.max_handshakes:
         raise refuse("max_handshakes_per_address", "max_handshakes_per_address must not be above max_handshakes")
+    if config.admin_socket == config.socket:
+        raise refuse("admin_socket", "admin_socket: apps attach at that path; choose another, or off")
     if len(set(config.keys)) != len(config.keys):
         raise refuse("keys", "keys: the same file is named twice")

@@ -22,6 +22,7 @@ from irisd.config.units import (
     parse_mode,
     parse_name,
     parse_path,
+    parse_path_or_off,
     parse_size,
     parse_target,
     parse_text,
@@ -45,6 +46,7 @@ class Option:
         flag: Its flag, without the dashes.
         room: The heading it is listed under.
         help: What it does, in one line.
+        reloads: Whether a new value is taken up by a reload (SIGHUP), without a restart.
         low: Smallest allowed value, for numbers.
         high: Largest allowed value, for numbers.
     """
@@ -56,6 +58,7 @@ class Option:
     flag: str
     room: str
     help: str
+    reloads: bool = False
     low: float | None = None
     high: float | None = None
 
@@ -101,10 +104,11 @@ def _option(
     show: Callable[[Any], str] = str,
     many: bool = False,
     flag: str = "",
+    reloads: bool = False,
     low: float | None = None,
     high: float | None = None,
 ) -> T:
-    kept = {"parse": parse, "help": help, "room": room, "show": show, "many": many, "flag": flag}
+    kept = {"parse": parse, "help": help, "room": room, "show": show, "many": many, "flag": flag, "reloads": reloads}
     return field(default=default, metadata={**kept, "low": low, "high": high})
 
 
@@ -122,12 +126,12 @@ def _size(default: int, help: str, *, room: str, low: int, high: int) -> int:
     return _option(default, parse_size, help, room=room, show=show_size, low=low, high=high)
 
 
-def _seconds(default: float, help: str, *, room: str, low: float, high: float) -> float:
-    return _option(default, parse_duration, help, room=room, show=show_duration, low=low, high=high)
+def _seconds(default: float, help: str, *, room: str, low: float, high: float, reloads: bool = False) -> float:
+    return _option(default, parse_duration, help, room=room, show=show_duration, reloads=reloads, low=low, high=high)
 
 
-def _count(default: int, help: str, *, room: str, low: int, high: int) -> int:
-    return _option(default, parse_count, help, room=room, low=low, high=high)
+def _count(default: int, help: str, *, room: str, low: int, high: int, reloads: bool = False) -> int:
+    return _option(default, parse_count, help, room=room, reloads=reloads, low=low, high=high)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +149,7 @@ class Config:
     name: str = _option("", parse_name, "This node's name for people; default: the host's name", room="node")
     cloud: str = _option("default", parse_name, "The site this node belongs to", room="node")
     keys: tuple[str, ...] = _option(
-        (), parse_path, "Service key file; none: a development daemon", room="node", many=True, flag="key"
+        (), parse_path, "Service key file; none: a development daemon", room="node", many=True, flag="key", reloads=True
     )
 
     # links
@@ -153,7 +157,12 @@ class Config:
         (), parse_listener, "Where links come in: host:port, or host:port=service+service", room="links", many=True
     )
     advertise: tuple[Address, ...] = _option(
-        (), parse_target, "Address other nodes should dial instead (NAT, containers)", room="links", many=True
+        (),
+        parse_target,
+        "Address other nodes should dial instead (NAT, containers)",
+        room="links",
+        many=True,
+        reloads=True,
     )
     seeds: tuple[Address, ...] = _option(
         (),
@@ -162,6 +171,7 @@ class Config:
         room="links",
         many=True,
         flag="seed",
+        reloads=True,
     )
     multicast: str = _option(
         "auto",
@@ -219,7 +229,13 @@ class Config:
     token_file: str = _option("", parse_path, "File with the token that opens attach_tcp", room="attach")
     tls_cert: str = _option("", parse_path, "Certificate chain (PEM) for attach_tcp off loopback", room="attach")
     tls_key: str = _option("", parse_path, "Private key (PEM) of tls_cert", room="attach")
-    max_attachments: int = _count(1_024, "Apps attached at once", room="attach", low=1, high=65_536)
+    max_attachments: int = _count(1_024, "Apps attached at once", room="attach", low=1, high=65_536, reloads=True)
+    admin_socket: str = _option(
+        "",
+        parse_path_or_off,
+        "The Unix socket for `iris drain` and `iris reload`, this user's only, or off; default: beside the other",
+        room="attach",
+    )
 
     # limits
     max_body: int = _size(8 * MiB, "Largest body of one message", room="limits", low=KiB, high=GiB)
@@ -249,10 +265,14 @@ class Config:
 
     # the process
     drain_timeout: float = _seconds(
-        10.0, "How long SIGTERM lets work in flight finish", room="process", low=0.0, high=3_600.0
+        10.0, "How long SIGTERM lets work in flight finish", room="process", low=0.0, high=3_600.0, reloads=True
     )
     log_level: str = _option(
-        "info", _one_of("debug", "info", "warning", "error"), "Least serious fact that is logged", room="process"
+        "info",
+        _one_of("debug", "info", "warning", "error"),
+        "Least serious fact that is logged",
+        room="process",
+        reloads=True,
     )
     log_format: str = _option(
         "auto", _one_of("auto", "text", "json"), "auto: text on a terminal, else JSON", room="process"

@@ -84,6 +84,14 @@ def parse_path(value: object) -> str:
     return text
 
 
+OFF = "off"
+
+
+def parse_path_or_off(value: object) -> str:
+    """A path as text, or :data:`OFF`, which an empty text is too."""
+    return OFF if value == "" else parse_path(value)
+
+
 def parse_count(value: object) -> int:
     """A whole number, zero or more."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:

@@ -12,7 +12,7 @@ import itertools
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -22,24 +22,28 @@ import structlog
 
 from irisd import __version__
 from irisd.attach import (
+    AdminServer,
     AttachLimits,
     Attachment,
     AttachRefused,
     AttachServer,
-    ListenerSpec,
-    TcpPort,
-    UnixSocket,
+    DrainInfo,
 )
 from irisd.config import Address, Config
 from irisd.daemon.discovering import DiscoveryLinks, tell
+from irisd.daemon.draining import Drain
+from irisd.daemon.listening import listeners_of
 from irisd.daemon.process import FEW_FILES, Signals, raise_open_files, resident_memory
+from irisd.daemon.reloading import Read, compare, compare_keys, keyrings
 from irisd.daemon.service import Service, log_outcome
 from irisd.discovery import Discovery, Presence
+from irisd.errors import IrisdError
 from irisd.keys import Keyring, ServiceKey
 from irisd.link.limits import Limits
 from irisd.link.node_links import LinkConfig
 from irisd.link.race import Finish
 from irisd.link.service import LinkService
+from irisd.logs import set_level
 from irisd.model import FEATURES, Frame, NodeId, PeerInfo
 from irisd.node import Node, NodeIdentity, NodeSettings
 from irisd.node.describe import cluster_rows, conditions, node_rows, service_info, topic_rows
@@ -67,19 +71,22 @@ _log = structlog.get_logger("irisd")
 OnReady = Callable[[Sequence[ListenerInfo]], None]
 
 
-def run(config: Config, keys: Sequence[ServiceKey], *, on_ready: OnReady | None = None) -> int:
+def run(
+    config: Config, keys: Sequence[ServiceKey], *, on_ready: OnReady | None = None, read: Read | None = None
+) -> int:
     """Run a daemon until it is told to stop; return the exit code.
 
     Args:
         config: Checked settings.
         keys: One or more keys; several of one service make its keyring, the first is active.
         on_ready: Told, once everything is open, what is.
+        read: Reads both again, for a reload; without it only the token is.
 
     Raises:
         IrisdError: It cannot start; the message says what to do.
     """
     raise_open_files()  # before there is a loop, which opens some itself
-    daemon = Daemon(config, keys, on_ready=on_ready)
+    daemon = Daemon(config, keys, on_ready=on_ready, read=read)
     try:
         import uvloop
     except ImportError:  # not on this platform
@@ -90,10 +97,18 @@ def run(config: Config, keys: Sequence[ServiceKey], *, on_ready: OnReady | None 
 class Daemon:
     """One process: a node per service, their links, the apps of this host."""
 
-    def __init__(self, config: Config, keys: Sequence[ServiceKey], *, on_ready: OnReady | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        keys: Sequence[ServiceKey],
+        *,
+        on_ready: OnReady | None = None,
+        read: Read | None = None,
+    ) -> None:
         self._config = config
         self._on_ready = on_ready
-        self._keyrings = _keyrings(keys)
+        self._read = read
+        self._keyrings = keyrings(keys)
         self._clock = time.monotonic
         self._began = 0.0
         self._services: dict[str, Service] = {}
@@ -102,19 +117,21 @@ class Daemon:
         self._discovery: Discovery | None = None
         self._link_addresses: list[Address] = []
         self._attach: AttachServer | None = None
+        self._admin: AdminServer | None = None
+        self._signals = Signals(self._hang_up)
         self._open_files = 0
         self._started = False
-        self._draining = False
+        self._drain = Drain(config.drain_timeout)
 
     async def run(self) -> int:
         """Start, serve, drain; return the exit code."""
-        with Signals(self._reload) as signals:
+        with self._signals as signals:
             await self.start()
             try:
                 if self._on_ready is not None:
                     self._on_ready(self.status().listeners)
                 await signals.stop.wait()
-                await self._drain(signals.now)
+                await self._finish(signals.now)
             finally:
                 await self.stop()
         return 0
@@ -156,11 +173,14 @@ class Daemon:
             self._attach = AttachServer(
                 self,
                 self,
-                _listeners(config),
+                listeners_of(config),
                 AttachLimits(attachments=config.max_attachments, max_body=config.max_body),
                 ids=itertools.count(1),
             )
             await self._attach.start()
+            if config.admin_socket:
+                self._admin = AdminServer(self, Path(config.admin_socket))
+                await self._admin.start()
         except BaseException:
             await self.stop()
             raise
@@ -210,26 +230,22 @@ class Daemon:
 
     # -- stopping
 
-    async def _drain(self, now: asyncio.Event) -> None:
-        """Let what is under way end, for at most ``drain_timeout`` or until told a second time."""
-        _log.info("daemon.draining", timeout=self._config.drain_timeout)
-        self._draining = True
+    async def _finish(self, now: asyncio.Event) -> None:
+        """Let what is under way end, for as long as a drain may take or until told a second time."""
+        _log.info("daemon.draining", timeout=self._drain.timeout)
         if self._attach is not None:
             await self._attach.drain()
-        for service in self._services.values():
-            service.drain()
-        quiet = asyncio.gather(*(service.quiet() for service in self._services.values()))
-        hurry = asyncio.ensure_future(now.wait())
-        try:
-            await asyncio.wait((quiet, hurry), timeout=self._config.drain_timeout, return_when=asyncio.FIRST_COMPLETED)
-            if not quiet.done():
-                under_way = sum(service.node.under_way for service in self._services.values())
-                _log.warning("daemon.drain_cut_short", under_way=under_way)
-        finally:
-            for waiter in (quiet, hurry):
-                waiter.cancel()
-                with suppress(asyncio.CancelledError):
-                    await waiter
+        await self._drain.run(list(self._services.values()), now, self._clock)
+
+    def begin_drain(self, timeout: float | None) -> None:
+        """Stop as SIGTERM does; a drain that is under way goes on."""
+        if not self._signals.stop.is_set():
+            self._drain.timeout = self._config.drain_timeout if timeout is None else timeout
+            self._signals.stop.set()
+
+    def drain_info(self) -> DrainInfo:
+        """How the drain goes."""
+        return self._drain.info(list(self._services.values()), self._clock())
 
     async def stop(self) -> None:
         """Close everything: apps are told, links say goodbye, the socket goes."""
@@ -245,17 +261,46 @@ class Daemon:
             service.close()
         if self._started:
             _log.info("daemon.stopped")
+        if self._admin is not None:
+            await self._admin.stop(STOP_GRACE / 2)
 
-    def _reload(self) -> None:
-        """SIGHUP: read the token files again."""
-        if self._attach is None:
-            return
+    def _hang_up(self) -> None:
+        """SIGHUP."""
+        with suppress(IrisdError):  # it has been logged
+            self.reload()
+
+    def reload(self) -> tuple[Sequence[str], Sequence[str]]:
+        """Read settings, keys and tokens again; return what was applied and what wants a restart.
+
+        Raises:
+            IrisdError: Something is wrong with them; nothing was changed.
+        """
+        if self._attach is None or self._links is None or self._discovery is None:
+            return (), ()
         try:
+            config, keys = self._read() if self._read is not None else (self._config, None)
+            rings, gone = compare_keys(self._keyrings, self._keyrings if keys is None else keyrings(keys))
+            for ring in rings.values():
+                self._links.check(ring)
             self._attach.reload_tokens()
-        except Exception as error:
-            _log.error("daemon.reload_failed", error=str(error))
-        else:
-            _log.info("daemon.reloaded")
+        except IrisdError as error:
+            _log.error("daemon.reload_failed", error=str(error), hint="nothing was changed")
+            raise
+        self._config, found = compare(self._config, config)
+        for name, ring in rings.items():
+            self._keyrings[name] = self._services[name].keyring = ring
+            self._links.use(ring)
+        self._discovery.use(self._config, {name: ring.discovery_tags for name, ring in self._keyrings.items()})
+        self._attach.allow(self._config.max_attachments)
+        if "log_level" in found.applied:
+            set_level(self._config.log_level)
+        if not self._signals.stop.is_set():
+            self._drain.timeout = self._config.drain_timeout
+        applied, restart = (*found.applied, *(["keys"] if rings else [])), (*found.restart, *gone)
+        _log.info("daemon.reloaded", applied=applied)
+        if restart:
+            _log.warning("daemon.reload_wants_restart", needs_a_restart=restart)
+        return applied, restart
 
     # -- services and discovery: what one finds out the other is told
 
@@ -334,11 +379,12 @@ class Daemon:
             listeners=(
                 *(ListenerInfo("links", f"tcp://{address}") for address in self._link_addresses),
                 *(ListenerInfo("attach", url) for url in attach),
+                *([ListenerInfo("admin", self._admin.url)] if self._admin is not None else []),
             ),
             services=tuple(
                 service_info(service.node, service.keyring.active.key_id_hex) for service in self._services.values()
             ),
-            draining=self._draining,
+            draining=self._signals.stop.is_set(),
             memory=resident_memory(),
             conditions=tuple(self._conditions()),
         )
@@ -386,35 +432,3 @@ class Daemon:
         """With seeds at once; otherwise, unless it is only for trying things out, after a while."""
         patient = self._clock() - self._began >= ALONE_AFTER and not self._config.development
         return bool(self._config.seeds) or (patient and self._config.multicast != "off")
-
-
-def _keyrings(keys: Sequence[ServiceKey]) -> Mapping[str, Keyring]:
-    """One keyring per service; its first key is the active one."""
-    keyrings: dict[str, Keyring] = {}
-    for key in keys:
-        ring = keyrings.get(key.service)
-        keyrings[key.service] = Keyring(key) if ring is None else ring.accept(key)
-    return keyrings
-
-
-def _listeners(config: Config) -> list[ListenerSpec]:
-    listeners: list[ListenerSpec] = [
-        UnixSocket(
-            Path(config.socket),
-            mode=config.socket_mode,
-            group=config.socket_group or None,
-            services=frozenset(config.socket_services),
-        )
-    ]
-    if config.attach_tcp is not None:
-        listeners.append(
-            TcpPort(
-                config.attach_tcp.host,
-                config.attach_tcp.port,
-                Path(config.token_file),
-                tls_cert=Path(config.tls_cert) if config.tls_cert else None,
-                tls_key=Path(config.tls_key) if config.tls_key else None,
-                services=frozenset(config.attach_tcp_services),
-            )
-        )
-    return listeners

@@ -202,17 +202,15 @@ class Service:
         self.apply(self.node.drain(self._clock()))
 
     async def quiet(self) -> None:
-        """Wait until nothing is under way and nothing waits to leave. Only after :meth:`drain`."""
+        """Wait until nothing is under way, waits to leave, or can be on its way here. Only after :meth:`drain`."""
         self._look_for_quiet()
         await self._quiet.wait()
 
     def _look_for_quiet(self) -> None:
-        core = self.node.core
-        endpoints = (*core.apps.values(), *core.peers.values())
-        if self.node.under_way or any(endpoint.outbox for endpoint in endpoints):
-            self._quiet.clear()
-        else:
+        if self.node.drained:
             self._quiet.set()
+        else:
+            self._quiet.clear()
 
     # -- apps (the daemon passes on what irisd.attach calls)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 from random import Random
@@ -140,6 +140,14 @@ class Discovery:
             )
             self._multicast.start()
         self._look()
+
+    def use(self, config: Config, tags: Mapping[str, tuple[bytes, ...]]) -> None:
+        """Go on with other ``seeds`` and ``advertise``, and other tags of the services; at once, announcements soon."""
+        self._config = config
+        for name, finder in self._finders.items():
+            self._presences[name] = replace(self._presences[name], tags=tags[name])
+            finder.use(config.seeds, tags[name])
+        self._tell_addresses()
 
     async def stop(self) -> None:
         """Say goodbye, dial no more, write down what worked; what is told from here on is not taken."""

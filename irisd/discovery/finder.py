@@ -117,6 +117,21 @@ class Finder:
             self.seeds.append(seed)
             seed.start()
 
+    def use(self, seeds: Sequence[Address], tags: tuple[bytes, ...]) -> None:
+        """Go on with other seeds and tags; those that stay are not asked about anew."""
+        self.tags, self.needles = tags, needles_of(tags)
+        gone = [seed for seed in self.seeds if seed.written not in seeds]
+        held = {seed.written for seed in self.seeds}
+        self.seeds = [seed for seed in self.seeds if seed not in gone]
+        for seed in gone:
+            seed.end()
+            self._seed_changed(seed.written, set(), seed.addresses)
+        for written in seeds:
+            if written not in held:
+                seed = Seed(written, self._seed_changed)
+                self.seeds.append(seed)
+                seed.start()
+
     async def stop(self) -> None:
         """Dial no more; links that are up stay."""
         for seed in self.seeds:

@@ -90,6 +90,7 @@ class Multicast:
         self._heard = heard
         self._changed = changed
         self._zeroconf: AsyncZeroconf | None = None
+        self._announced: Mapping[str, Announcement] = {}
         self._infos: list[ServiceInfo] = []
         self._own: frozenset[str] = frozenset()
         self._hears_itself = False
@@ -156,7 +157,8 @@ class Multicast:
         self.joined = tuple(chosen)
         zeroconf = self._started
         zeroconf.async_add_listener(_Listener(self._record), None)
-        self._infos = [_service_info(announcement) for announcement in self._announcements(self.joined).values()]
+        self._announced = self._announcements(self.joined)
+        self._infos = [_service_info(announcement) for announcement in self._announced.values()]
         self._own = frozenset(info.name.lower() for info in self._infos)
         self._hears_itself = False
         for info in self._infos:
@@ -214,6 +216,8 @@ class Multicast:
                     "joined, but not even our own announcement comes back: a firewall may keep UDP port 5353 closed"
                 )
             self._say(problem)
+        if self._announcements(self.joined) != self._announced:
+            return True
         return len(self._started.cache.cache) > MAX_CACHED_NAMES
 
     def _record(self, name: str, text: bytes, goodbye: bool) -> None:

@@ -53,10 +53,15 @@ class Seed:
         else:
             self._task = asyncio.get_running_loop().create_task(self._run(), name=f"seed {self.written}")
 
-    async def stop(self) -> None:
-        """Ask no more."""
+    def end(self) -> None:
+        """Ask no more, and do not wait for what was asked."""
         if self._task is not None:
             self._task.cancel()
+
+    async def stop(self) -> None:
+        """Ask no more."""
+        self.end()
+        if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:

@@ -40,6 +40,9 @@ class Assembler:
         self._open: dict[int, _Assembly] = {}
         self._held = 0
 
+    def __len__(self) -> int:
+        return len(self._open)
+
     def feed(self, frame: Frame) -> Frame | None:
         """Take a first part or a PART; return the whole frame once its last part is in.
 

@@ -82,6 +82,21 @@ class LinkService:
         self._nodes[keyring.service] = node
         return node
 
+    def use(self, keyring: Keyring) -> None:
+        """Go on with another keyring of a service, which was checked; links with a key it does not have are closed."""
+        self._nodes[keyring.service].use(keyring)
+
+    def check(self, keyring: Keyring) -> None:
+        """Find out whether another keyring of a service can be used.
+
+        Raises:
+            ConfigError: One of its keys belongs to another service.
+        """
+        for key in keyring:
+            owner = self.node_of(key.key_id)
+            if owner is not None and owner is not self._nodes[keyring.service]:
+                raise ConfigError(f"{key!r} belongs to two services; make a key of its own for each service")
+
     async def start(self, listeners: Iterable[Listener]) -> list[Address]:
         """Listen; may be called again to listen at more addresses.
 

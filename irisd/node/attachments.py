@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from irisd.flow import Queue
+from irisd.flow.outbox import REQUESTS
 from irisd.model import LARGE, MAX_BALANCE, Claim, Code, Frame, KiB, Kind, Pattern, WhenFull
 from irisd.node.calls import Calls
 from irisd.node.core import Core
@@ -70,7 +71,7 @@ class Attachments:
 
     def goodbye(self, app: App) -> None:
         """Tell an app that this daemon is about to stop."""
-        self._core.urgent(app, Frame(Kind.GOODBYE, reason="the daemon is shutting down"))
+        self._core.urgent(app, Frame(Kind.GOODBYE, reason="the daemon is shutting down", count=1))
 
     def detach(self, app: App) -> None:
         """An app is gone, with everything it stood for."""
@@ -82,8 +83,15 @@ class Attachments:
         self._events.settle()  # what waited for nobody else may still leave
         self._events.pacing.app_gone(app)
 
+    def said_goodbye(self, app: App, frame: Frame) -> None:
+        """GOODBYE: the app opens nothing more."""
+        app.goodbye = True
+        self.drain(app)
+
     def drain(self, app: App) -> None:
         """It takes no new work; what it has may still be answered."""
+        if app.draining:
+            return
         app.draining = True
         for member in app.members.values():
             self._calls.remove_member(member)
@@ -132,7 +140,7 @@ class Attachments:
         """LEAVE: calls in flight may still be answered."""
         if frame.id in app.members:
             self._leave(app, frame.id)
-            self._core.answer(app.id, Frame(Kind.DONE, id=frame.id))
+            self._core.send(app, REQUESTS, Frame(Kind.DONE, id=frame.id))  # behind what it was given: no call follows
 
     def subscribe(self, app: App, frame: Frame) -> None:
         """SUBSCRIBE to the topics a filter matches, alone or as a group."""
@@ -174,8 +182,7 @@ class Attachments:
     def withdraw_all(self) -> None:
         """The daemon drains: peers must send no new work here."""
         for app in self._core.apps.values():
-            if not app.draining:
-                self.drain(app)
+            self.drain(app)
             self.goodbye(app)
 
     def _leave(self, app: App, id: int) -> None:

@@ -201,6 +201,11 @@ class Calls:
         member = target.member_name if isinstance(target, App) else frame.member
         if frame.kind == Kind.ERROR:
             executed = Executed(frame.executed) if frame.executed in (1, 2, 3) else Executed.MAYBE
+            if executed is Executed.NO and frame.code == Code.NO_MEMBER and isinstance(target, App):  # it is leaving
+                call.tried.add(target.id)
+                if self._another(call):
+                    self._hand(call)
+                    return
             self._failed(call, frame.code, executed, frame.detail, frame.copy(member=member))
             return
         if frame.kind == Kind.DONE and call.frame.kind == Kind.PUSH:

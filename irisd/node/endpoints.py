@@ -236,6 +236,9 @@ class App(Endpoint):
         self.subscriptions: dict[int, Subscription] = {}
         self.watches: dict[int, Watch] = {}
         self.draining = False
+        self.answers = False  # it says GOODBYE to ours
+        self.goodbye = False  # it has said so: it opens nothing more
+        self.last_heard = 0.0
         self.welcome = False  # until then nothing leaves towards it
         self.lost = 0  # publishes dropped since its last FLUSH
         self.retries = RetryBudget(now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -15,6 +15,7 @@ from irisd.node.addressing import check_id
 from irisd.node.attachments import Attachments
 from irisd.node.calls import Calls
 from irisd.node.core import Core, NodeIdentity, NodeSettings, ProtocolError
+from irisd.node.draining import LAST_CALLS, Draining
 from irisd.node.endpoints import App, Endpoint, Hold, Peer, Syncing, UnderWay
 from irisd.node.events import Events
 from irisd.node.gathers import Gathers
@@ -71,6 +72,7 @@ class Node:
         self._records = self._views.records
         self._peers = Peers(self._core, self._views, self._events, self._end_calls)
         self._attachments = Attachments(self._core, self._calls, self._events, self._records)
+        self._draining = Draining(self._core, self._views, self._attachments, self._calls_waiting)
         self._watches = Watches(self._core, self._views.picture)
         self._core.changed, self._core.claimed = self._watches.changed, self._watches.claimed
         if settle:
@@ -82,7 +84,7 @@ class Node:
             Kind.UNSUBSCRIBE: self._unsubscribe,
             Kind.WATCH: self._watches.open,
             Kind.FLUSH: self._events.pacing.flush,
-            Kind.GOODBYE: lambda app, frame: self._attachments.drain(app),
+            Kind.GOODBYE: self._attachments.said_goodbye,
         }
         self._peer_frames: dict[int, Callable[[Peer, Frame], None]] = {
             Kind.RECORD: self._record_received,
@@ -106,7 +108,7 @@ class Node:
             Syncing: self._records.expired,
             Hold: self._events.pacing.stalled,
             tuple: self._peers.due,
-            str: lambda settled: self._settle(),
+            str: lambda what: self._draining.look_again() if what == LAST_CALLS else self._settle(),
         }
 
     # -- what this node is
@@ -123,11 +125,13 @@ class Node:
 
     @property
     def under_way(self) -> int:
-        """Calls and tunnels that involve this node, and topics held: what a drain waits for."""
-        core = self._core
-        endpoints: Iterable[Endpoint] = (*core.apps.values(), *core.peers.values())
-        given = sum(len(endpoint.given) for endpoint in endpoints)
-        return given + self._calls.members.waiting + core.counters["held.topics"]
+        """Calls and tunnels that involve this node: what a drain waits for."""
+        return self._draining.under_way
+
+    @property
+    def drained(self) -> bool:
+        """Whether it drains, nothing is under way, and nothing more can be on its way here."""
+        return self._draining.done
 
     @property
     def membership(self) -> Membership:
@@ -176,6 +180,7 @@ class Node:
         app = core.apps.get(attachment)
         if app is None:
             return []
+        app.last_heard = now
         try:
             for frame in frames:
                 if frame.kind == Kind.PART or (frame.more and frame.kind not in _WHOLE):
@@ -237,14 +242,13 @@ class Node:
 
     def control_received(self, node_id: NodeId, messages: list[bytes], now: float) -> list[Effect]:
         """All messages of one read of a link's control connection, in order."""
-        core = self._core
-        core.now = now
+        self._core.now = now
         try:
             for message in messages:
                 self.membership.control_received(node_id, message, now)
         except WireError as error:
-            core.drop("protocol-error")
-            core.emit(Unlink(node_id, str(error)))
+            self._core.drop("protocol-error")
+            self._core.emit(Unlink(node_id, str(error)))
         return self._collect()
 
     def probe(self, node_id: NodeId, now: float) -> list[Effect]:
@@ -328,16 +332,16 @@ class Node:
 
     def drain(self, now: float) -> list[Effect]:
         """Take no new work from peers, tell the apps; what is under way may finish."""
-        core = self._core
-        core.now = now
-        if not core.draining:
-            core.draining = True
+        self._core.now = now
+        if not self._core.draining:
             self._settle()
-            self._views.set_draining()
-            self._attachments.withdraw_all()
+            self._draining.begin()
         return self._collect()
 
     # -- inside
+
+    def _calls_waiting(self) -> int:
+        return self._calls.members.waiting + self._core.counters["held.topics"]
 
     def _collect(self) -> list[Effect]:
         if self._core.registry.freed or self._events.lending.is_due:
@@ -434,8 +438,7 @@ class Node:
 
     def _end_calls(self, endpoint: Endpoint) -> None:
         """Whatever was under way with a neighbour that is gone ends, by name, at the other side."""
-        given, endpoint.given = endpoint.given, {}
-        opened, endpoint.opened = endpoint.opened, {}
+        given, opened, endpoint.given, endpoint.opened = endpoint.given, endpoint.opened, {}, {}
         for id, under_way in given.items():
             if isinstance(under_way, Call):
                 self._calls.target_gone(under_way, endpoint)

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 
+from irisd.flow.outbox import REQUESTS
 from irisd.membership import MAX_JUMP, Membership, Verdict
 from irisd.model import Claim, Frame, Kind, NodeId, NodeRecord, State
 from irisd.node.core import Core, ProtocolError
@@ -156,7 +157,16 @@ class Records:
                 peer.synced = True
                 self._relinked(peer, frame)
                 self._arrived(peer.id)
-            self._core.urgent(peer, Frame(Kind.RECORD_ACK, count=frame.count))
+            self._acknowledge(peer, frame.count)
+
+    def _acknowledge(self, peer: Peer, version: int) -> None:
+        """Say what is held. One that drains is told behind the calls on their way to it: after that no more come."""
+        known = self._membership.view.known(peer.id)
+        ack = Frame(Kind.RECORD_ACK, count=version)
+        if known is not None and known.record.draining:
+            self._core.send(peer, REQUESTS, ack)
+        else:
+            self._core.urgent(peer, ack)
 
     def _is_stale(self, author: NodeId, about: NodeRecord | None, base: int, frame: Frame) -> bool:
         verdict = self._membership.judge(author, about, base, frame.count, full=frame.full)

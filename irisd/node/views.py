@@ -73,7 +73,7 @@ class Views:
             core.counters,
             core.now,
         )
-        self.records = Records(core, self.membership, forgotten, self.refresh, self.contradict)
+        self.records = Records(core, self.membership, forgotten, self._arrived, self.contradict)
         core.registry.routable(identity.node_id, True)
 
     # -- frames of peers
@@ -141,12 +141,21 @@ class Views:
         self.look_settled()
 
     def look_settled(self) -> None:
-        """Early apps may begin once all of which was heard have been dialled."""
+        """Early apps may begin once all of which was heard are linked and have said whom they serve, or are gone."""
         if self._synced and not self._is_settled:
-            present = self.membership.view.present.values()
-            self._is_settled = not any(known.state is State.JOINING for known in present)
+            self._is_settled = not any(map(self._is_awaited, self.membership.view.present.values()))
             if self._is_settled:
                 self._settled()
+
+    def _is_awaited(self, known: Known) -> bool:
+        if known.state is State.JOINING:
+            return True
+        peer = self._core.peers.get(known.record.node_id)
+        return peer is not None and peer.linked and not peer.synced
+
+    def _arrived(self, node: NodeId) -> None:
+        self.refresh(node)
+        self.look_settled()
 
     # -- routes
 

@@ -70,13 +70,13 @@ async def pair(url: str) -> AsyncIterator[Neighbour]:
 
 
 def ports(url: str) -> list[str]:
-    """Every port of the daemon: the socket, the TCP port for apps, the port for links."""
+    """Every port of the daemon: the sockets for apps and for its owner, the TCP port for apps, the port for links."""
     return sorted({row.address for row in status_of(url).listeners})
 
 
 def test_all_ports_are_under_attack_here(mesh: Mesh) -> None:
     schemes = [address.partition("://")[0] for address in ports(url_of(mesh))]
-    assert schemes == ["tcp", "tcp", "unix"]
+    assert schemes == ["tcp", "tcp", "unix", "unix"]
 
 
 # ------------------------------------------------------------------------------- strangers

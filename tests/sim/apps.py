@@ -242,6 +242,7 @@ class App:
             self.welcome = frame
         elif kind == Kind.GOODBYE:
             self.goodbye = True
+            self.send(Frame(Kind.GOODBYE))
         elif id in self.tunnels:
             self.tunnels[id].frame(frame)
         elif kind == Kind.EVENT:

@@ -269,12 +269,12 @@ class Scenario:
             app.crash()
 
     def crash_daemon(self) -> None:
-        alive = self.world.alive()
+        alive = [daemon for daemon in self.world.alive() if not daemon.node.core.draining]
         if len(alive) > 1:
             self.random.choice(alive).stop()
 
     def restart(self) -> None:
-        alive = self.world.alive()
+        alive = [daemon for daemon in self.world.alive() if not daemon.node.core.draining]
         daemon = self.random.choice(alive)
         if len(alive) > 1:
             daemon.stop()
@@ -283,8 +283,8 @@ class Scenario:
             self.add_app(new)
 
     def drain(self) -> None:
-        """A daemon says goodbye, finishes what it has, and leaves."""
-        alive = self.world.alive()
+        """A daemon says goodbye, finishes what it has, and leaves; one always stays."""
+        alive = [daemon for daemon in self.world.alive() if not daemon.node.core.draining]
         if len(alive) > 1:
             daemon = self.random.choice(alive)
             self.world.note(f"{daemon} drains")
@@ -293,8 +293,7 @@ class Scenario:
 
     def leave(self, daemon: Daemon, at_last: float) -> None:
         """Go once everything has left and arrived; in the end go anyway, which is a crash to the others."""
-        core = daemon.node.core
-        busy = daemon.node.under_way or any(end.outbox for end in (*core.apps.values(), *core.peers.values()))
+        busy = not daemon.node.drained
         if not daemon.alive or self.world.now > at_last:
             daemon.stop()
         elif busy or daemon.quiet_since is None:

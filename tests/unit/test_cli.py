@@ -55,11 +55,11 @@ def test_check_shows_every_setting_and_its_origin(key_file, tmp_path, monkeypatc
     assert shown["ok"] is True
     settings = shown["settings"]
     assert list(settings) == list(OPTIONS)
-    assert settings["cloud"] == {"value": "north", "origin": f"{file}:1"}
-    assert settings["seeds"] == {"value": ["127.0.0.1:1", "127.0.0.1:2"], "origin": "IRISD_SEEDS"}
-    assert settings["max_body"] == {"value": 1_048_576, "origin": "--max-body"}
-    assert settings["socket_mode"] == {"value": "0600", "origin": "--socket-mode"}
-    assert settings["drain_timeout"] == {"value": 10.0, "origin": "default"}
+    assert settings["cloud"] == {"value": "north", "origin": f"{file}:1", "reloads": False}
+    assert settings["seeds"] == {"value": ["127.0.0.1:1", "127.0.0.1:2"], "origin": "IRISD_SEEDS", "reloads": True}
+    assert settings["max_body"] == {"value": 1_048_576, "origin": "--max-body", "reloads": False}
+    assert settings["socket_mode"] == {"value": "0600", "origin": "--socket-mode", "reloads": False}
+    assert settings["drain_timeout"] == {"value": 10.0, "origin": "default", "reloads": True}
     assert shown["keys"] == [{"file": str(key_file), "service": "shop", "key": ServiceKey("shop", SEED).key_id_hex}]
 
 
@@ -69,6 +69,8 @@ def test_check_as_text(monkeypatch):
     assert result.exit_code == 0
     lines = [line.split(maxsplit=2) for line in result.stdout.splitlines()]
     assert ["heartbeat_interval", "100ms", "preset local"] in lines
+    assert ["drain_timeout*", "5s", "preset local"] in lines  # a star: a reload takes it up
+    assert "* a new value is taken up by SIGHUP or `iris reload`; the others want a restart" in result.stdout
     assert ["attach_tcp", "-", "default"] in lines
     assert result.stdout.endswith("ok\n")
 

@@ -16,7 +16,17 @@ EXAMPLE = (ROOT / "deploy" / "irisd.toml").read_text()
 SETTING = re.compile(r"^#([a-z_]+) = (.+)$", re.MULTILINE)
 
 # These have no default that could be written down, or make no sense alone: the example shows a form.
-SHOWN_AS_EXAMPLES = {"state_dir", "name", "socket", "socket_group", "attach_tcp", "token_file", "tls_cert", "tls_key"}
+SHOWN_AS_EXAMPLES = {
+    "admin_socket",
+    "state_dir",
+    "name",
+    "socket",
+    "socket_group",
+    "attach_tcp",
+    "token_file",
+    "tls_cert",
+    "tls_key",
+}
 
 
 def test_the_example_is_inert_as_shipped():
@@ -52,6 +62,8 @@ def test_the_unit_waits_for_the_drain():
     settings = dict(unit())
     assert float(settings["TimeoutStopSec"]) > Config().drain_timeout
     assert settings["Type"] == "simple"
+    assert settings["ExecReload"] == "/bin/kill -HUP $MAINPID"
+    assert settings.get("KillSignal", "SIGTERM") == "SIGTERM"
     assert settings["NoNewPrivileges"] == "yes"
     variables = [value.partition("=")[0] for key, value in unit() if key == "Environment"]
     assert set(variables) <= {option.variable for option in OPTIONS.values()}
@@ -62,6 +74,13 @@ def test_the_unit_is_one_systemd_can_read():
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read_string((ROOT / "deploy" / "irisd.service").read_text())
     assert parser.sections() == ["Unit", "Service", "Install"]
+
+
+def test_containers_are_given_the_time_to_drain():
+    assert re.search(r"^STOPSIGNAL SIGTERM$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    compose = (ROOT / "docker-compose.yml").read_text()
+    [grace] = re.findall(r"stop_grace_period: (\d+)s", compose)
+    assert int(grace) > Config().drain_timeout
 
 
 def test_the_image_says_which_version_it_is():

@@ -130,3 +130,16 @@ def test_what_waits_is_written_before_the_end(pipe):
         fact, word = source.read().splitlines()
     assert json.loads(fact)["event"] == "daemon.stopped"
     assert word == "a word between"
+
+
+def test_the_level_can_be_moved_under_loggers_that_are_bound_already():
+    out = io.StringIO()
+    logs.set_up("warning", "json", out)
+    bound = structlog.get_logger().bind(service="shop")
+    bound.info("room.fact")
+    logs.set_level("debug")
+    bound.debug("room.detail")
+    bound.exception("room.failed")
+    logs.set_level("error")
+    bound.warning("room.fact")
+    assert [json.loads(line)["event"] for line in out.getvalue().splitlines()] == ["room.detail", "room.failed"]

@@ -9,7 +9,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
@@ -75,6 +75,7 @@ class Settings:
         token_file: Holds the token a TCP listener wants.
         json: Print JSON, errors too.
         timeout: Seconds a call, or finding the daemon, may take.
+        timeout_given: Whether that was said.
     """
 
     url: str | None = None
@@ -82,6 +83,7 @@ class Settings:
     token_file: Path | None = None
     json: bool = False
     timeout: float = DEFAULT_TIMEOUT
+    timeout_given: bool = field(default=False, compare=False)
 
     @property
     def token(self) -> str | None:
@@ -183,7 +185,7 @@ def settings_of(ctx: click.Context) -> Settings:
             if given is not None:
                 found.setdefault(attribute, given)
         at = at.parent
-    return Settings(**found)
+    return Settings(**found, timeout_given="timeout" in found)
 
 
 def examples(*lines: str) -> str:

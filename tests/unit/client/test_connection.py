@@ -187,26 +187,76 @@ async def test_a_defect_of_ours_is_logged_and_survived(
 
 async def test_pauses_between_attempts_grow_and_are_jittered(monkeypatch: pytest.MonkeyPatch):
     pauses: list[float] = []
-    real = asyncio.sleep
 
-    async def sleep(seconds: float) -> None:
+    async def pause(seconds: float) -> None:
         pauses.append(seconds)
-        await real(0)
+        await asyncio.sleep(0)
 
     first, last = ScriptedLane(WELCOME), ScriptedLane(WELCOME)
     ground = Ground(first, *[LaneEnded("UNAVAILABLE", "down")] * 10, last)
     await ground.connection.start(1.0)
     ground.states.clear()
-    monkeypatch.setattr(asyncio, "sleep", sleep)
+    monkeypatch.setattr(ground.connection, "_pause", pause)
     first.said.put_nowait(LaneEnded("UNAVAILABLE", "reset"))
-    async with asyncio.timeout(5):
-        while State.ATTACHED not in ground.states:
-            await real(0)
-    monkeypatch.undo()
+    await ground.until(State.ATTACHED)
     ceilings = [min(5.0, 0.05 * 2**n) for n in range(11)]
     assert len(pauses) == 11
     assert all(ceiling / 2 <= pause <= ceiling for pause, ceiling in zip(pauses, ceilings, strict=True))
     assert len({round(pause / ceiling, 3) for pause, ceiling in zip(pauses, ceilings, strict=True)}) > 5
+    await ground.connection.stop("done", kindly=True)
+
+
+async def test_whoever_waits_for_the_next_daemon_makes_the_pauses_short():
+    first, last = ScriptedLane(WELCOME), ScriptedLane(WELCOME)
+    ground = Ground(first, *[LaneEnded("UNAVAILABLE", "down")] * 8, last)  # 6 s of pauses when nobody waits
+    await ground.connection.start(1.0)
+    ground.states.clear()
+    first.said.put_nowait(LaneEnded("UNAVAILABLE", "reset"))
+    await ground.until(State.DETACHED)
+    began = time.monotonic()
+    promise: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    call = Unary(make(kind=Kind.REQUEST, address="x"), b"", began + 60.0, "request", promise)
+    ground.session.open(call, began)
+    await ground.until(State.ATTACHED)
+    assert time.monotonic() - began < 2.0
+    await last.hears(Kind.REQUEST)
+    await ground.connection.stop("done", kindly=True)
+    ground.session.cancel(call)
+
+
+async def test_a_call_shortens_a_pause_that_has_begun():
+    ground = Ground(ScriptedLane(WELCOME))
+    await ground.connection.start(1.0)
+    ground.session.draining = True  # so that the call waits
+    pausing = asyncio.create_task(ground.connection._pause(60.0))
+    await asyncio.sleep(0)
+    promise: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    now = time.monotonic()
+    call = Unary(make(kind=Kind.REQUEST, address="x"), b"", now + 60.0, "request", promise)
+    ground.session.open(call, now)
+    await asyncio.wait_for(pausing, 2.0)
+    ground.session.cancel(call)
+    await ground.connection.stop("done", kindly=True)
+
+
+async def test_after_a_goodbye_the_next_daemon_is_tried_at_once(monkeypatch: pytest.MonkeyPatch):
+    pauses: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        await asyncio.sleep(0)
+
+    goodbye = batch(({"kind": Kind.GOODBYE, "reason": "upgrade", "count": 1}, b""))
+    first, last = ScriptedLane(WELCOME, goodbye), ScriptedLane(WELCOME)
+    ground = Ground(first, LaneEnded("UNAVAILABLE", "not yet"), last)
+    await ground.connection.start(1.0)
+    monkeypatch.setattr(ground.connection, "_pause", pause)
+    await first.hears(Kind.GOODBYE)
+    ground.states.clear()
+    first.said.put_nowait(LaneEnded("UNAVAILABLE", "shut down"))
+    await ground.until(State.ATTACHED)
+    assert pauses[0] == 0.0
+    assert 0.0 < pauses[1] <= 0.05
     await ground.connection.stop("done", kindly=True)
 
 

@@ -162,3 +162,16 @@ def test_clear_tells_what_was_never_written():
     assert ground.outbox.empty
     assert ground.outbox.bodies == 0
     assert ground.take() == []
+
+
+def test_calls_of_which_nothing_was_written_are_taken_back():
+    ground = Ground()
+    ground.call(b"z" * (PART_BYTES + 1))
+    ground.take(limit=1)  # its first part has left
+    small, kept, large = ground.call(b"x"), ground.call(), ground.call(b"y" * (PART_BYTES + 1))
+    ground.outbox.push(Out(make(kind=Kind.CREDIT, id=2)))
+    assert ground.outbox.withdraw(lambda call: call is not kept) == [small, large]
+    kinds = [kind for kind, *_ in ground.take()]
+    assert kinds == [Kind.REQUEST, Kind.CREDIT, Kind.PART]
+    assert ground.outbox.empty
+    assert ground.outbox.bodies == 0

@@ -85,6 +85,39 @@ def test_goodbye_holds_new_calls_for_the_next_stream(daemon: Daemon):
     assert daemon.take_one()[0].id == after.id
 
 
+def test_goodbye_is_answered_and_what_was_not_written_goes_to_the_next_stream(daemon: Daemon):
+    small, large = request(daemon), request(daemon, b"x" * (2 * PART_BYTES))
+    daemon.say(kind=Kind.GOODBYE, reason="upgrade", count=1)
+    daemon.say(kind=Kind.GOODBYE, reason="upgrade", count=1)
+    assert [(header.kind, header.id) for header, _ in daemon.take()] == [(Kind.GOODBYE, 0)]
+    daemon.session.lane_down("gone")
+    daemon.attach()
+    assert [(header.kind, header.id) for header, _ in daemon.take()] == [
+        (Kind.REQUEST, small.id),
+        (Kind.REQUEST, large.id),
+        (Kind.PART, large.id),
+    ]
+
+
+def test_goodbye_is_answered_once_what_was_published_is_written(daemon: Daemon):
+    publishing = daemon.session.publishing
+    assert publishing.add_checked("t", b"before", None)
+    daemon.say(kind=Kind.GOODBYE, count=1)
+    assert publishing.add_checked("t", b"after", None)
+    frames = daemon.take()
+    assert [header.kind for header, _ in frames] == [Kind.PUBLISH, Kind.FLUSH, Kind.GOODBYE]
+    assert frames[0][1] == b"before"
+    daemon.say(kind=Kind.DONE, id=frames[1][0].id)
+    assert daemon.session.lane_down("gone") == 0  # all that was written is known to have been routed
+    daemon.attach()
+    assert [body for _, body in daemon.take()] == [b"after"]
+
+
+def test_a_goodbye_that_asks_for_no_answer_gets_none(daemon: Daemon):
+    daemon.say(kind=Kind.GOODBYE)
+    assert daemon.take() == []
+
+
 # --------------------------------------------------------------------- calls
 
 
@@ -228,7 +261,7 @@ def test_what_waits_in_this_process_is_bounded():
     assert caught.value.executed is Executed.NO
     request(daemon)  # without a body it is no burden
     daemon.session.on_deadline(daemon.now + 5)
-    assert daemon.session._held_bytes == 0
+    assert daemon.session._held.bytes == 0
     request(daemon, body)
 
 
@@ -435,6 +468,46 @@ def test_a_join_that_is_refused(daemon: Daemon):
     daemon.session.lane_down("gone")
     daemon.attach()
     assert daemon.take() == []
+
+
+def test_a_join_refused_because_the_daemon_leaves_is_made_on_the_next_stream(daemon: Daemon):
+    call, _, changes = join(daemon)
+    daemon.take()
+    daemon.say(kind=Kind.GOODBYE, count=1)
+    daemon.say(kind=Kind.ERROR, id=call.id, code=Code.MEMBER_LOST, executed=1, detail="the daemon is shutting down")
+    assert changes == []
+    daemon.session.lane_down("gone")
+    daemon.attach()
+    assert daemon.take_one()[0].kind == Kind.JOIN
+    daemon.say(kind=Kind.DONE, id=call.id, count=1)
+    assert changes == [None]
+
+
+@pytest.mark.parametrize("established", [False, True])
+def test_what_was_on_its_way_is_taken_until_the_leave_is_confirmed(daemon: Daemon, established: bool):
+    call, member, _ = join(daemon)
+    daemon.take()
+    if established:
+        daemon.say(kind=Kind.DONE, id=call.id, count=1)
+    daemon.session.leave(call, Kind.LEAVE, "databases")
+    daemon.say(kind=Kind.REQUEST, id=2, address="databases", remaining_ms=1000)
+    assert len(member.deliveries) == 1
+    daemon.say(kind=Kind.DONE, id=call.id)  # one that left before its join was confirmed hears of the leave only
+    assert call.over
+    daemon.take()
+    daemon.say(kind=Kind.REQUEST, id=4, address="databases", remaining_ms=1000)
+    assert len(member.deliveries) == 1
+    assert (daemon.take_one()[0].code, daemon.session.idle) == (Code.NO_MEMBER, False)
+
+
+def test_a_member_that_joins_again_before_its_leave_is_confirmed_stays(daemon: Daemon):
+    call, _, _ = join(daemon)
+    daemon.take()
+    daemon.session.leave(call, Kind.LEAVE, "databases")
+    _, member, _ = join(daemon)
+    daemon.say(kind=Kind.DONE, id=call.id)
+    daemon.say(kind=Kind.REQUEST, id=2, address="databases", remaining_ms=1000)
+    assert len(member.deliveries) == 1
 
 
 def test_leaving_what_was_never_sent():

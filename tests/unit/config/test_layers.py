@@ -248,3 +248,20 @@ def test_interfaces_by_name_or_address(word):
 def test_what_makes_no_sense_for_discovery_is_refused(name, value):
     with pytest.raises(ConfigError, match=name):
         load(flags={name: value})
+
+
+def test_the_admin_socket_lies_beside_the_other_unless_it_is_off():
+    loaded = load(flags={"socket": "/run/irisd/irisd.sock"})
+    assert loaded.config.admin_socket == "/run/irisd/irisd-admin.sock"
+    assert loaded.origins["admin_socket"] == "default: beside socket"
+    for off in ("off", ""):
+        loaded = load(file_text=f'admin_socket = "{off}"\n', file_name="/etc/irisd/irisd.toml")
+        assert loaded.config.admin_socket == ""
+        assert loaded.origins["admin_socket"] == "/etc/irisd/irisd.toml:1"
+    loaded = load(file_text='admin_socket = "a.sock"\n', file_name="/etc/irisd/irisd.toml")
+    assert loaded.config.admin_socket == "/etc/irisd/a.sock"
+    loaded = load(flags={"socket": "/" + "x" * 100})
+    assert loaded.config.admin_socket == ""
+    assert "too long" in loaded.origins["admin_socket"]
+    with pytest.raises(ConfigError, match="apps attach at that path"):
+        load(flags={"socket": "/s.sock", "admin_socket": "/s.sock"})

@@ -27,7 +27,7 @@ class FakeNode:
         self.identity = SimpleNamespace(service="shop")
         settings = SimpleNamespace(max_body=1024)
         self.core = SimpleNamespace(settings=settings, draining=False, apps={}, peers={})
-        self.under_way = 0
+        self.drained = True
         self.calls: list[tuple[Any, ...]] = []
         self.effects: dict[str, list[Any]] = {}
         self.called = asyncio.Event()

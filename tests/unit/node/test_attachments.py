@@ -130,9 +130,9 @@ def test_leaving_before_all_know():
     near.say(app, join(1), subscribe(3, "t"), Frame(Kind.LEAVE, id=1), Frame(Kind.UNSUBSCRIBE, id=3))
     pump(near, far)
     assert near.hear(app) == [
-        Frame(Kind.DONE, id=1),
         Frame(Kind.DONE, id=3),
-    ]  # of the LEAVE; the join has no answer now
+        Frame(Kind.DONE, id=1),
+    ]  # of the LEAVE, behind what was given; the join has no answer now
     assert near.node.next_deadline() is None
     assert far.node.core.registry.clusters() == []
 
@@ -264,6 +264,74 @@ def test_draining_tells_apps_and_peers_and_lets_what_runs_finish():
     pump(near, far)
     assert only(near.hear(caller)).kind == Kind.REPLY
     assert far.node.under_way == 0
+
+
+def test_a_drain_ends_once_nothing_more_can_be_on_its_way():
+    near, far = pair()
+    member, caller = far.serving(), near.app()
+    near.say(caller, request(1))  # on its way when the other side begins to drain
+    far.drain()
+    news = far.hear(near.id)
+    assert not far.node.drained
+    near.from_peer(far, *news)
+    ahead, behind, *rest = [frame for frame in near.hear(far.id) if frame.kind != Kind.HEARSAY]
+    assert (ahead.kind, behind.kind, behind.count) == (Kind.REQUEST, Kind.RECORD_ACK, far.node.core.record.version - 1)
+    assert [frame.kind for frame in rest] == [Kind.RECORD_ACK]
+    far.from_peer(near, ahead, behind, *rest)
+    assert kinds(far.hear(member)) == ["GOODBYE"]
+    pump(near, far)
+    assert failure(near.hear(caller)) == (Code.NO_MEMBER, NO)
+    assert not far.node.drained  # the app may have written something before it read the GOODBYE
+    far.say(member, Frame(Kind.GOODBYE))
+    pump(near, far)
+    assert far.node.drained
+
+
+def test_an_app_that_answers_no_goodbye_is_waited_for_until_it_is_silent():
+    place = Place()
+    app = place.app()
+    place.wait(5.0)
+    place.drain()
+    place.hear(app)
+    place.wait(0.7)
+    place.say(app, Frame(Kind.FLUSH, id=1))
+    place.hear(app)
+    place.wait(0.7)
+    assert not place.node.drained
+    place.wait(0.5)
+    assert place.node.drained
+
+
+def test_an_app_that_said_it_answers_is_waited_for():
+    place = Place()
+    place.node.attach(7, Frame(Kind.HELLO, member="app", count=1), place.now)
+    place.hear(7)
+    place.drain()
+    place.hear(7)
+    place.wait(5.0)  # busy, stopped, swapped out
+    assert not place.node.drained
+    place.say(7, Frame(Kind.GOODBYE))
+    assert place.node.drained
+
+
+def test_goodbye_may_be_said_twice():
+    near, far = pair()
+    app = far.app()
+    far.say(app, subscribe(1, "t", group="g"))
+    pump(near, far)
+    far.say(app, Frame(Kind.GOODBYE), Frame(Kind.GOODBYE))
+    far.drain()
+    pump(near, far)
+    assert far.node.core.record.claims() == []
+    assert near.node.core.registry.topics() == {}
+
+
+def test_a_leave_is_confirmed_behind_the_calls_that_were_given_before():
+    place = Place()
+    member, caller = place.serving(), place.app()
+    place.say(caller, request(1))
+    place.say(member, Frame(Kind.LEAVE, id=1))
+    assert kinds(place.hear(member)) == ["REQUEST", "DONE"]
 
 
 def test_who_comes_while_the_daemon_drains_is_told_at_once():

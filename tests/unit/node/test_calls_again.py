@@ -93,6 +93,21 @@ def test_what_provably_did_not_run_is_tried_elsewhere_and_never_there_again():
     assert one.quiet()
 
 
+@pytest.mark.parametrize("kind", [Kind.REQUEST, Kind.PUSH])
+def test_what_a_leaving_member_gives_back_goes_to_another_on_its_node(kind: Kind):
+    place = Place()
+    members, caller = [place.serving(), place.serving()], place.app()
+    place.say(caller, Frame(kind, id=1, address="db", remaining_ms=1000))
+    [(first, frame)] = [(app, frame) for app in members for frame in place.hear(app)]
+    place.say(first, error(frame.id, Code.NO_MEMBER, NO, detail="has left"))
+    [(second, frame)] = [(app, frame) for app in members for frame in place.hear(app)]
+    assert second != first
+    place.say(second, error(frame.id, Code.NO_MEMBER, NO, detail="has left too"))
+    answer = only(place.hear(caller))
+    assert (answer.kind, answer.code) == ((Kind.ERROR, Code.NO_MEMBER) if kind == Kind.REQUEST else (Kind.DONE, 0))
+    assert place.quiet()
+
+
 def test_tries_are_bounded():
     one = Place(1, attempts=3)
     others = [Place(n) for n in range(2, 9)]

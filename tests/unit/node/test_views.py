@@ -130,6 +130,18 @@ def test_it_is_settled_once_all_it_heard_of_have_been_linked():
     assert kinds(a.hear(7)) == ["WELCOME"]
 
 
+def test_it_is_not_settled_before_the_records_of_all_it_is_linked_with_are_here():
+    a, b = Place(1, settle=True), placed(2)
+    a.node.attach(7, Frame(Kind.HELLO, member="early"), a.now)
+    a.link_up(OTHER, features=FEATURES, dialled=False)
+    meet(a, b)
+    together(0.9, a, b)
+    assert a.hear(7) == []
+    a.from_peer(OTHER, record(DB))
+    assert kinds(a.hear(7)) == ["WELCOME"]
+    assert clusters(a) == ["db"]
+
+
 # -- anti-entropy
 
 
