@@ -172,6 +172,7 @@ class Calls:
         if call.frame.kind != Kind.PUSH or call.source_id == ACCEPTED:
             return
         self._forget(call)
+        self.places.accepted(call)
         self._core.answer(call.source, Frame(Kind.DONE, id=call.source_id, count=1))
         call.source_id = ACCEPTED
         call.deadline = math.inf  # it bounded the way here, not the handler
@@ -222,6 +223,7 @@ class Calls:
         if call.cancelled:
             return
         self._forget(call)
+        self.places.accepted(call)
         self._accepted(call, target, frame)
 
     def _survives(self, call: Call) -> bool:
@@ -355,7 +357,9 @@ class Calls:
         self._forget(call)
         if call.source_id == ACCEPTED:
             self._core.drop("push-failed" if executed is Executed.YES else "push-lost")
-        elif frame is not None:
+            return
+        self.places.failed(call, code)
+        if frame is not None:
             self._answer(call, frame.copy(executed=executed))
         else:
             self._answer(call, Frame(Kind.ERROR, code=code, executed=executed, detail=detail))
