@@ -76,6 +76,8 @@ class Kind(IntEnum):
     SYNCED = 72  # that was all for your VIEW or WANT
     HEARSAY = 73  # claims of another node's record, passed on
     IDLE = 74  # `count` 1: may this link be closed? 2: yes, 3: no
+    TRACE = 78  # which of your members would get a call to `address` now? `count` numbers the question
+    TRACED = 79  # the answer to question `count`
 
 
 class Code(IntEnum):
@@ -236,7 +238,10 @@ class PeerInfo:
 MEMBERSHIP = 1
 """Feature: speaks BELIEFS, VIEW, WANT, SYNCED, HEARSAY and IDLE, and tells digests in its heartbeats."""
 
-FEATURES = MEMBERSHIP
+TRACES = 4
+"""Feature: answers TRACE."""
+
+FEATURES = MEMBERSHIP | TRACES
 """What this release speaks beyond the first."""
 
 

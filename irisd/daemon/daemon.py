@@ -43,15 +43,20 @@ from irisd.link.service import LinkService
 from irisd.model import FEATURES, Frame, NodeId, PeerInfo
 from irisd.node import Node, NodeIdentity, NodeSettings
 from irisd.node.describe import cluster_rows, conditions, node_rows, service_info, topic_rows
+from irisd.node.load import service_load
+from irisd.router import BOUNDS
 from irisd.status import (
     ClusterRow,
     Condition,
     DiscoveryInfo,
     ListenerInfo,
+    LoadInfo,
     MulticastInfo,
     NodeRow,
     StatusInfo,
     TopicRow,
+    TraceAsked,
+    TraceInfo,
 )
 from irisd.transport.memory import keep_freed_memory
 
@@ -360,6 +365,24 @@ class Daemon:
         if self._discovery is None:
             return DiscoveryInfo(MulticastInfo("starting"), conditions=conditions)
         return replace(self._discovery.info(), conditions=conditions)
+
+    def load(self) -> LoadInfo:
+        """What this daemon has to do now."""
+        now = self._clock()
+        return LoadInfo(
+            self._config.name,
+            __version__,
+            at=now,
+            uptime=now - self._began,
+            memory=resident_memory(),
+            draining=self._draining,
+            bounds=BOUNDS,
+            services=tuple(service_load(service.node, now) for service in self._services.values()),
+        )
+
+    async def trace(self, service: str, asked: TraceAsked) -> TraceInfo:
+        """What would happen to a call."""
+        return await self._services[service].trace(asked)
 
     def _asked(self, service: str) -> list[Service]:
         return [each for name, each in self._services.items() if service in ("", name)]

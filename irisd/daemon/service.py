@@ -14,13 +14,14 @@ import structlog
 
 from irisd.attach import Attachment
 from irisd.config import Address, parse_address
-from irisd.effects import Cause, Connect, Control, Detach, Effect, Fact, Found, Unlink, Wake
+from irisd.effects import Cause, Connect, Control, Detach, Effect, Fact, Found, Traced, Unlink, Wake
 from irisd.keys import Keyring
 from irisd.link.link import Link
 from irisd.link.outcome import LinkEnd, LinkFact, Outcome
 from irisd.link.race import Finish
 from irisd.model import PART_BYTES, Frame, NodeId
 from irisd.node import Node
+from irisd.status import TraceAsked, TraceInfo
 from irisd.wire import WireError, decode_frame, encode_parts
 
 OTHER_WAY: Final = 2.0
@@ -63,6 +64,7 @@ class Service:
         self._surroundings = surroundings
         self._links: dict[NodeId, Link] = {}
         self._connecting: dict[NodeId, asyncio.Task[None]] = {}
+        self._traces: dict[int, asyncio.Future[TraceInfo]] = {}
         self._dials_no_more = False
         self._came_up = asyncio.Event()
         self._attachments: dict[int, Attachment] = {}
@@ -111,6 +113,8 @@ class Service:
                 self._connect(effect)
             elif type(effect) is Fact:
                 self._log.info(effect.event, **effect.fields)
+            elif type(effect) is Traced:
+                self._traced(effect)
         self._set_timer()
         if self.node.core.draining:
             self._look_for_quiet()
@@ -192,6 +196,24 @@ class Service:
             except TimeoutError:
                 return str(finish.end)
         return f"{finish.end} at {finish.address}"
+
+    # -- what would happen to a call
+
+    async def trace(self, asked: TraceAsked) -> TraceInfo:
+        """Find out; takes as long as the chosen node takes to answer, and no longer than the node waits for it."""
+        number, effects = self.node.traces.begin(asked, self._clock())
+        trace: asyncio.Future[TraceInfo] = asyncio.get_running_loop().create_future()
+        self._traces[number] = trace
+        try:
+            self.apply(effects)
+            return await trace
+        finally:
+            del self._traces[number]
+
+    def _traced(self, effect: Traced) -> None:
+        info, trace = self.node.traces.take(effect.number), self._traces.get(effect.number)
+        if trace is not None and not trace.done():  # else whoever asked has gone
+            trace.set_result(info)
 
     # -- draining
 

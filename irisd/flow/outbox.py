@@ -119,6 +119,11 @@ class Outbox:
     def __bool__(self) -> bool:
         return bool(self._urgent or self._active)
 
+    @property
+    def frames(self) -> int:
+        """How many frames wait, counted anew each time."""
+        return len(self._urgent) + sum(len(flow.frames) for flow in self._active)
+
     def put_urgent(self, frame: Frame) -> None:
         """Queue ahead of all flows."""
         self._urgent.append(frame)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from random import Random
 
-from irisd.effects import Connect, Control, Detach, Effect, Fact, Found, Unlink, Wake
+from irisd.effects import Connect, Control, Detach, Effect, Fact, Found, Traced, Unlink, Wake
 from irisd.flow import Ledger, Timers
 from irisd.flow.outbox import FRAME_COST, REPLIES, cost
 from irisd.model import PART_BYTES, AttachmentId, Change, Claim, Code, Destination, Executed, Frame, Kind, MiB, NodeId
@@ -112,7 +112,7 @@ class Core:
             self._woken.clear()
         return effects
 
-    def emit(self, effect: Detach | Unlink | Control | Found | Connect | Fact) -> None:
+    def emit(self, effect: Detach | Unlink | Control | Found | Connect | Fact | Traced) -> None:
         """Ask the edges for something."""
         self._effects.append(effect)
 

@@ -116,10 +116,11 @@ def cluster_rows(node: Node) -> list[ClusterRow]:
         for node_id, claim in serving.items():
             patterns |= claim.patterns
             if node_id == own:
-                name, outstanding = core.identity.name, node.outstanding(cluster)
+                name = core.identity.name
+                outstanding = sum(member.outstanding for member in node.calls.members.of(cluster))
             else:
                 name = node.membership.view.present[node_id].record.name
-                outstanding = node.places.outstanding(cluster, node_id)
+                outstanding = node.calls.places.outstanding(cluster, node_id)
             nodes.append(ClusterNodeRow(node_id.hex(), name, claim.members, outstanding))
         nodes.sort(key=lambda row: (row.name, row.node))
         members = sum(row.members for row in nodes)

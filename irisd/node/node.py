@@ -20,7 +20,7 @@ from irisd.node.events import Events
 from irisd.node.gathers import Gathers
 from irisd.node.members import Trial
 from irisd.node.peers import Peers
-from irisd.node.places import Places
+from irisd.node.traces import Probe, Traces
 from irisd.node.tunnels import Tunnels
 from irisd.node.views import Views
 from irisd.node.watches import Watches
@@ -33,7 +33,7 @@ _OF_CALLS = _TUNNEL_FRAMES | {Kind.REPLY, Kind.ERROR, Kind.DONE, Kind.CANCEL}
 _STANDING = frozenset({Kind.JOIN, Kind.SUBSCRIBE, Kind.WATCH, Kind.FLUSH})
 _NUMBERED = frozenset({Kind.PUBLISH, Kind.LOST})
 _WHOLE = frozenset({Kind.DATA, Kind.RECORD, Kind.HEARSAY})  # `more` means something else there
-_WHOLE |= {Kind.BELIEFS, Kind.VIEW, Kind.WANT}  # nodes bound these, whatever apps may send
+_WHOLE |= {Kind.BELIEFS, Kind.VIEW, Kind.WANT, Kind.TRACED}  # nodes bound these, whatever apps may send
 
 
 class Node:
@@ -71,6 +71,7 @@ class Node:
         self._peers = Peers(self._core, self._views, self._events, self._end_calls)
         self._attachments = Attachments(self._core, self._calls, self._events, self._records)
         self._watches = Watches(self._core, self._views.picture)
+        self.traces = Traces(self._core, self._calls, self._views.membership)
         self._core.changed, self._core.claimed = self._watches.changed, self._watches.claimed
         if settle:
             self._core.timers.add(SETTLED, now + settings.settle_timeout)
@@ -96,6 +97,8 @@ class Node:
             Kind.SYNCED: self._views.synced,
             Kind.HEARSAY: self._records.received,
             Kind.IDLE: self._peers.idle,
+            Kind.TRACE: self.traces.asked,
+            Kind.TRACED: self.traces.answered,
         }
 
         self._due: dict[type, Callable[[Any], None]] = {
@@ -104,6 +107,7 @@ class Node:
             Trial: self._calls.trial,
             Gather: self._gathers.expired,
             Syncing: self._records.expired,
+            Probe: self.traces.expired,
             tuple: self._peers.due,
             str: lambda settled: self._settle(),
         }
@@ -142,14 +146,10 @@ class Node:
         self._views.set_addresses(addresses)
         return self._collect()
 
-    def outstanding(self, cluster: str) -> int:
-        """Calls this node's own members of a cluster have under way."""
-        return sum(member.outstanding for member in self._calls.members.of(cluster))
-
     @property
-    def places(self) -> Places:
-        """What is known of those who serve, to be read only: for :mod:`irisd.node.describe` and tests."""
-        return self._calls.places
+    def calls(self) -> Calls:
+        """Who is chosen for what, to be read only: for :mod:`irisd.node.describe` and tests."""
+        return self._calls
 
     # -- apps
 

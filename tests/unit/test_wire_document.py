@@ -10,7 +10,7 @@ from irisd.keys import ServiceKey
 from irisd.link.handshake import Greeting, Initiator, PskCredentials, Purpose, Responder
 from irisd.membership import Known, View
 from irisd.membership.rounds import Beat, encode_answer, encode_question
-from irisd.model import FEATURES, Claim, Frame, Kind, NodeRecord, Pattern, State
+from irisd.model import FEATURES, MEMBERSHIP, TRACES, Claim, Frame, Kind, NodeRecord, Pattern, State
 from irisd.sp import EndpointType, Framing, SpStream
 from irisd.wire import (
     Belief,
@@ -127,4 +127,5 @@ def test_kinds_features_and_sayings_are_those_of_the_code():
         assert kind < 64 or f"| {kind.name} | {int(kind)} |" in text
     for saying in Saying:
         assert f"\n| {int(saying)} | " in text
-    assert f"bits: {int(FEATURES)} `MEMBERSHIP`" in text
+    assert f"bits: {MEMBERSHIP} `MEMBERSHIP`, {TRACES} `TRACES`." in text
+    assert FEATURES == MEMBERSHIP | TRACES
