@@ -125,8 +125,10 @@ class Choices:
         elif members.may_wait(call):
             outcome = "waits"
             member = members.keeper(call, group) if call.frame.key else None
-            whose = "this member, which has its key," if call.frame.key else f"one of {len(first)} members"
-            detail = f"it would wait at {here} for a free slot of {whose} behind {len(group.waiting)} other calls"
+            who = "the member its key belongs to" if call.frame.key else "everybody of the best level"
+            others = {0: "the first in line", 1: "behind 1 other"}.get(len(group.waiting))
+            detail = f"{who} at {here} is full: it would wait for a slot, "
+            detail += others or f"behind {len(group.waiting):,} others"
             why = "its key belongs there" if call.frame.key else ""
         else:
             member = members.last_resort(call)

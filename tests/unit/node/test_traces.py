@@ -217,7 +217,7 @@ def test_all_are_full_and_calls_wait():
     place.say(caller, request(1))
     hop = last(place)
     assert (hop.outcome, hop.waiting, hop.chosen) == ("waits", 0, "")
-    assert hop.detail == "it would wait at n1 for a free slot of one of 1 members behind 0 other calls"
+    assert hop.detail == "everybody of the best level at n1 is full: it would wait for a slot, the first in line"
     place.say(caller, request(3), request(5))
     hop = last(place)
     assert (hop.outcome, hop.waiting) == ("overloaded", 2)
