@@ -52,6 +52,8 @@ def show_load(span: Span, height: int | None = None) -> str:
     parts: list[str | Section] = [f"{style(printable(now.host), 'bold')}: {printable(', '.join(facts))}"]
     for service in now.services:
         parts += [_service(service), *_sections(span, service)]
+        if not service.cluster_count:
+            parts.append("\nno clusters: nobody serves a name (iris serve NAME -- COMMAND does)")
     _fit([part for part in parts if isinstance(part, Section)], parts, height)
     shown = [part if isinstance(part, str) else "\n" + part.text() for part in parts]
     return "\n".join(shown)
@@ -61,7 +63,7 @@ def _fit(sections: list[Section], parts: list[str | Section], height: int | None
     """Let the longest tables give way until all fit."""
     if height is None:
         return
-    lines = sum(part.height if isinstance(part, Section) else 1 for part in parts)
+    lines = sum(part.height if isinstance(part, Section) else 1 + part.count("\n") for part in parts)
     while lines > height:
         longest = max(sections, key=lambda section: section.shown, default=None)
         if longest is None or longest.shown <= 1:
