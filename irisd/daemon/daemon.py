@@ -339,7 +339,8 @@ class Daemon:
                 *(ListenerInfo("attach", url) for url in attach),
             ),
             services=tuple(
-                service_info(service.node, service.keyring.active.key_id_hex) for service in self._services.values()
+                service_info(service.node, service.keyring.active.key_id_hex, service.drops)
+                for service in self._services.values()
             ),
             draining=self._draining,
             memory=resident_memory(),
@@ -377,7 +378,7 @@ class Daemon:
             memory=resident_memory(),
             draining=self._draining,
             bounds=BOUNDS,
-            services=tuple(service_load(service.node, now) for service in self._services.values()),
+            services=tuple(service_load(service.node, now, service.drops) for service in self._services.values()),
         )
 
     async def trace(self, service: str, asked: TraceAsked) -> TraceInfo:

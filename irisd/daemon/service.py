@@ -7,6 +7,7 @@ carries out the effects, keeps the one timer, and tells whoever waits for quiet.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
@@ -63,6 +64,7 @@ class Service:
         self._clock = clock
         self._surroundings = surroundings
         self._links: dict[NodeId, Link] = {}
+        self._dropped: Counter[str] = Counter()  # by links that have ended
         self._connecting: dict[NodeId, asyncio.Task[None]] = {}
         self._traces: dict[int, asyncio.Future[TraceInfo]] = {}
         self._dials_no_more = False
@@ -79,6 +81,11 @@ class Service:
     def peers(self) -> int:
         """How many links are up."""
         return len(self._links)
+
+    @property
+    def drops(self) -> Counter[str]:
+        """What the links dropped, by reason; the node has its own count."""
+        return sum((link.drops for link in self._links.values()), Counter(self._dropped))
 
     # -- effects
 
@@ -280,6 +287,7 @@ class Service:
         peer = link.peer
         if self._links.get(peer.node_id) is link:
             del self._links[peer.node_id]
+            self._dropped += link.drops
         self._log.info("link.down", peer=peer.name, node=peer.node_id.hex()[:8], reason=str(end))
         left = end.outcome is Outcome.STOPPING or (end.outcome is Outcome.CLOSED and end.by_peer)
         idle = end.outcome is Outcome.IDLE

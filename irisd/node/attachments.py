@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from irisd.flow.outbox import REQUESTS
 from irisd.model import Balance, Claim, Code, Frame, Kind, Pattern, WhenFull
 from irisd.node.calls import Calls
 from irisd.node.core import Core
@@ -67,6 +68,8 @@ class Attachments:
     def detach(self, app: App) -> None:
         """An app is gone, with everything it stood for."""
         self._core.apps.pop(app.id, None)
+        if unread := app.outbox.waiting(REQUESTS, Kind.BROADCAST):
+            self._core.drop("member-left", unread)  # of calls that wait there, their callers are told
         for id in list(app.members):
             self._leave(app, id)
         for id in list(app.subscriptions):

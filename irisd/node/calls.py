@@ -196,6 +196,8 @@ class Calls:
         ended = Ended.OTHERWISE if call.late else _ended(frame)  # that was judged when its time was over
         self._released(call, ended)
         if call.cancelled:
+            if frame.kind == Kind.REPLY:
+                self._core.drop("answer-late")
             return
         self._left(call, ended, busy=frame.concurrency if isinstance(target, Peer) else -1)
         member = target.member_name if isinstance(target, App) else frame.member

@@ -124,6 +124,17 @@ class Core:
         """Count a drop; every one has a reason."""
         self.counters[f"dropped.{reason}"] += count
 
+    def drop_late(self, endpoint: Endpoint) -> None:
+        """Count what was taken out of a neighbour's outbox because its time was up."""
+        if endpoint.outbox.late:
+            self.drop("late", endpoint.outbox.late)
+            endpoint.outbox.late = 0
+
+    def unheard(self, frames: int) -> list[Effect]:
+        """Count frames of a neighbour that is gone; nothing follows from them."""
+        self.drop("neighbour-gone", frames)
+        return []
+
     def sound(self, nodes: Collection[NodeId]) -> Collection[NodeId]:
         """Those that are not suspected; all, if all are."""
         if self.suspects.isdisjoint(nodes):

@@ -178,9 +178,13 @@ class Events:
             yield from app.subscriptions.values()
 
     def _deliver(self, source: NodeId, frame: Frame, topic: str) -> None:
+        anybody = False
         for subscription in self._index.match(topic):
             if not subscription.group:
                 self._offer(source, subscription, frame, topic)
+                anybody = True
+        if not anybody:
+            self._core.drop("subscriber-gone", frame.messages)
 
     def _deliver_group(self, source: NodeId, frame: Frame, topic: str, group: str) -> None:
         members = {s: 1 for s in self._index.match(topic) if s.group == group and not s.app.draining}

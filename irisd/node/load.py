@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from irisd.model import KiB
+from irisd.node.describe import DROPPED
 from irisd.node.endpoints import App, Endpoint, Peer
 from irisd.node.node import Node
 from irisd.router import Tally
@@ -16,12 +19,19 @@ MOST: Final = 256
 QUEUE_SHOWN: Final = 64 * KiB
 """Bytes above which a queue is shown."""
 
-DROPPED: Final = "dropped."
+_NONE: Final[Mapping[str, int]] = MappingProxyType({})
 
 
-def service_load(node: Node, now: float) -> ServiceLoad:
-    """The node's load at ``now``, in monotonic seconds."""
+def service_load(node: Node, now: float, drops: Mapping[str, int] = _NONE) -> ServiceLoad:
+    """The node's load.
+
+    Args:
+        node: Whose.
+        now: Monotonic seconds.
+        drops: What its edges dropped, by reason.
+    """
     core = node.core
+    own = {name.removeprefix(DROPPED): n for name, n in core.counters.items() if name.startswith(DROPPED) and n}
     endpoints: list[Endpoint] = [*core.apps.values(), *core.peers.values()]
     held = {endpoint: endpoint.outbox.bytes + endpoint.outbox.urgent_bytes for endpoint in endpoints}
     clusters, members = _clusters(node), _members(node, now)
@@ -40,7 +50,7 @@ def service_load(node: Node, now: float) -> ServiceLoad:
         member_count=len(members),
         queues=tuple(_queue(endpoint, size) for endpoint, size in queues[:MOST]),
         queue_count=len(queues),
-        drops={name.removeprefix(DROPPED): n for name, n in core.counters.items() if name.startswith(DROPPED) and n},
+        drops={**own, **drops},
     )
 
 

@@ -173,7 +173,7 @@ class Node:
         core.now = now
         app = core.apps.get(attachment)
         if app is None:
-            return []
+            return core.unheard(len(frames))
         try:
             for frame in frames:
                 if frame.kind == Kind.PART or (frame.more and frame.kind not in _WHOLE):
@@ -257,7 +257,7 @@ class Node:
         core.now = now
         peer = core.peers.get(node_id)
         if peer is None:
-            return []
+            return core.unheard(len(frames))
         self.membership.heard(node_id, now)
         published = False
         max_body = core.settings.max_body
@@ -303,6 +303,7 @@ class Node:
             endpoint.outbox.idle = True
             return []
         frames = endpoint.outbox.take(limit, now)
+        core.drop_late(endpoint)
         if isinstance(endpoint, Peer):
             self._events.number(endpoint, frames)
             frames = self._peers.hold_if_closing(endpoint, frames)
@@ -362,8 +363,10 @@ class Node:
         if frame.kind == Kind.PUBLISH:
             self._events.too_large(peer, frame)
         elif frame.kind in _OPENERS:
+            core.drop("too-large")
             core.fail(peer.id, frame.id, Code.TOO_LARGE, detail)
         elif frame.kind in (Kind.REPLY, Kind.ERROR):
+            core.drop("too-large")
             answer = Frame(Kind.ERROR, id=frame.id, code=Code.TOO_LARGE, executed=Executed.YES, detail=detail)
             self._under_way(peer, answer.copy(member=frame.member))
 
