@@ -13,10 +13,9 @@ from irisd.sp import AnswerVerdict, QuestionVerdict
 ROOT = Path(__file__).resolve().parents[2]
 
 # What stands between braces in a reason, by how the reason begins.
-VALUES = {
-    "record-": {Verdict.FUTURE, Verdict.FULL},
-    "survey-": (set(AnswerVerdict) | set(QuestionVerdict))
-    - {AnswerVerdict.COUNTED, AnswerVerdict.MALFORMED, QuestionVerdict.ASKED, QuestionVerdict.MALFORMED},
+VALUES: dict[str, set[str]] = {
+    "record-": {str(Verdict.FUTURE), str(Verdict.FULL)},
+    "survey-": {*map(str, AnswerVerdict), *map(str, QuestionVerdict)} - {"counted", "asked", "malformed"},
 }
 
 

@@ -29,6 +29,7 @@ class FakeNode:
         settings = SimpleNamespace(max_body=1024)
         self.core = SimpleNamespace(settings=settings, draining=False, apps={}, peers={})
         self.under_way = 0
+        self.traces: Any = None
         self.calls: list[tuple[Any, ...]] = []
         self.effects: dict[str, list[Any]] = {}
         self.called = asyncio.Event()
