@@ -7,6 +7,7 @@ release: unknown names are ignored, missing ones are the defaults.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from typing import Any, Final, TypeVar
@@ -26,8 +27,11 @@ MAX_TEXT: Final = 1000
 
 _MOST: Final = (1 << 32) - 1
 
+_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
+"""JSON can say halves of characters, which no other text may hold."""
+
 _GOOD: Final[dict[str, Callable[[Any], bool]]] = {
-    "str": lambda value: isinstance(value, str) and len(value) <= MAX_TEXT,
+    "str": lambda value: isinstance(value, str) and len(value) <= MAX_TEXT and not _SURROGATE.search(value),
     "bool": lambda value: isinstance(value, bool),
     "int": lambda value: type(value) is int and 0 <= value <= _MOST,
     "float": lambda value: type(value) in (int, float) and 0 <= value <= _MOST,

@@ -12,10 +12,12 @@ from irisd.membership import Known, View
 from irisd.membership.rounds import Beat, encode_answer, encode_question
 from irisd.model import FEATURES, MEMBERSHIP, TRACES, Claim, Frame, Kind, NodeRecord, Pattern, State
 from irisd.sp import EndpointType, Framing, SpStream
+from irisd.status import TraceCandidate, TraceHop
 from irisd.wire import (
     Belief,
     Held,
     Saying,
+    decode_hop,
     encode_beliefs,
     encode_claims,
     encode_frame,
@@ -119,6 +121,25 @@ def test_digest():
     view = View(NodeRecord(NODES["0a"]), 7, 0.0)
     view.enter(Known(NodeRecord(NODES["0b"]), 0, State.ALIVE, 0.0, NODES["0a"]))
     assert is_shown(view.digest.to_bytes(16))
+
+
+def test_what_a_node_says_of_a_choice():
+    [shown] = re.findall(r"^```\n(\{.*?\})\n```", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+    name = "app@oak/0a0a.1"
+    candidate = TraceCandidate(name, slots=8, busy=2.0, pace=0.005, chosen=True)
+    assert decode_hop(shown.encode()) == TraceHop(
+        "oak",
+        "0a0a",
+        "members",
+        policy="p2c",
+        because="nobody asks for another",
+        candidates=(candidate,),
+        count=1,
+        chosen=name,
+        why="there is no other choice",
+        outcome="handed",
+        detail=f"{name} would have it at once",
+    )
 
 
 def test_kinds_features_and_sayings_are_those_of_the_code():

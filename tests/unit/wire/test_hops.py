@@ -63,6 +63,8 @@ def test_what_a_later_release_says_besides_is_ignored():
         b'{"took":Infinity}',
         b'{"took":NaN}',
         b'{"took":"1"}',
+        b'{"why":"\\ud800"}',
+        b"\xff",
         b'{"candidates":{}}',
         b'{"candidates":[1]}',
         b'{"candidates":[{"drawn":1}]}',
