@@ -84,4 +84,11 @@ class Fact:
     fields: dict[str, object] = field(default_factory=dict)
 
 
-Effect = Wake | Detach | Unlink | Control | Found | Connect | Fact
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """A trace is complete: fetch it with ``Node.traces.take(number)``."""
+
+    number: int
+
+
+Effect = Wake | Detach | Unlink | Control | Found | Connect | Fact | Traced

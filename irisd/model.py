@@ -82,6 +82,8 @@ class Kind(IntEnum):
     NEED = 75  # lend me `count` bytes for BLOCK subscribers of `address` (and `group`), `total` at least; I hold `cost`
     GRANT = 76  # you may send `count` more bytes to them; 0: wait for `member`
     RETURN = 77  # `count` bytes of a GRANT will not be used; 0: please return what you do not need
+    TRACE = 78  # which of your members would get a call to `address` now? `count` numbers the question
+    TRACED = 79  # the answer to question `count`
 
 
 class Code(IntEnum):
@@ -253,7 +255,10 @@ class PeerInfo:
 MEMBERSHIP = 1
 """Feature: speaks BELIEFS, VIEW, WANT, SYNCED, HEARSAY and IDLE, and tells digests in its heartbeats."""
 
-FEATURES = MEMBERSHIP
+TRACES = 2
+"""Feature: answers TRACE."""
+
+FEATURES = MEMBERSHIP | TRACES
 """What this release speaks beyond the first."""
 
 

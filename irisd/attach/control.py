@@ -17,7 +17,18 @@ from iris_proto.v1 import control_pb2 as pb
 from iris_proto.v1 import control_pb2_grpc
 from irisd.attach.attachment import abort
 from irisd.attach.describe import discovery_message
-from irisd.status import ClusterRow, DiscoveryInfo, NodeRow, ServiceInfo, StatusInfo, TopicRow
+from irisd.attach.seeing import asked, load_message, trace_message
+from irisd.status import (
+    ClusterRow,
+    DiscoveryInfo,
+    LoadInfo,
+    NodeRow,
+    ServiceInfo,
+    StatusInfo,
+    TopicRow,
+    TraceAsked,
+    TraceInfo,
+)
 
 
 class ControlSource(Protocol):
@@ -41,6 +52,12 @@ class ControlSource(Protocol):
     def discovery(self) -> DiscoveryInfo:
         """Describe how the daemon looks for peers."""
 
+    def load(self) -> LoadInfo:
+        """Describe what the daemon has to do now."""
+
+    async def trace(self, service: str, asked: TraceAsked) -> TraceInfo:
+        """Find out what would happen to a call in a service the daemon holds a key for."""
+
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -62,26 +79,26 @@ class ControlService(control_pb2_grpc.ControlServicer):
         return status_message(replace(status, services=tuple(s for s in status.services if self._offers(s.service))))
 
     async def ListNodes(self, request: pb.ListRequest, context: _Context) -> pb.NodeList:
-        service = await self._asked(request, context)
+        service = await self._asked(request.service, context)
         return pb.NodeList(
             nodes=[node_message(row) for row in self._source.nodes(service) if self._offers(row.service)]
         )
 
     async def ListClusters(self, request: pb.ListRequest, context: _Context) -> pb.ClusterList:
-        service = await self._asked(request, context)
+        service = await self._asked(request.service, context)
         rows = self._source.clusters(service)
         return pb.ClusterList(clusters=[cluster_message(row) for row in rows if self._offers(row.service)])
 
     async def ListTopics(self, request: pb.ListRequest, context: _Context) -> pb.TopicList:
-        service = await self._asked(request, context)
+        service = await self._asked(request.service, context)
         rows = self._source.topics(service)
         return pb.TopicList(topics=[topic_message(row) for row in rows if self._offers(row.service)])
 
     async def GetDiscovery(self, request: pb.ListRequest, context: _Context) -> pb.Discovery:
-        asked = await self._asked(request, context)
+        chosen = await self._asked(request.service, context)
 
         def shown(service: str) -> bool:
-            return self._offers(service) and asked in ("", service)
+            return self._offers(service) and chosen in ("", service)
 
         info = self._source.discovery()
         return discovery_message(
@@ -92,18 +109,35 @@ class ControlService(control_pb2_grpc.ControlServicer):
             )
         )
 
+    async def GetLoad(self, request: pb.ListRequest, context: _Context) -> pb.Load:
+        service = await self._asked(request.service, context)
+        info = self._source.load()
+        rows = (row for row in info.services if self._offers(row.service) and service in ("", row.service))
+        return load_message(replace(info, services=tuple(rows)))
+
+    async def TraceCall(self, request: pb.TraceRequest, context: _Context) -> pb.Trace:
+        service = await self._asked(request.service, context)
+        if not service:
+            offered = self._offered()
+            if len(offered) != 1:
+                here = ", ".join(offered) or "none"
+                await abort(context, grpc.StatusCode.NOT_FOUND, f"which service? There is: {here}")
+            [service] = offered
+        return trace_message(await self._source.trace(service, asked(request)))
+
     def _offers(self, service: str) -> bool:
         return not self._services or service in self._services
 
-    async def _asked(self, request: pb.ListRequest, context: _Context) -> str:
+    def _offered(self) -> list[str]:
+        return sorted(service for service in self._source.services() if self._offers(service))
+
+    async def _asked(self, service: str, context: _Context) -> str:
         """The service asked about; aborts the call when there is no such service here."""
-        offered = sorted(service for service in self._source.services() if self._offers(service))
-        if request.service and request.service not in offered:
+        offered = self._offered()
+        if service and service not in offered:
             here = ", ".join(offered) or "none"
-            await abort(
-                context, grpc.StatusCode.NOT_FOUND, f"no service {request.service[:200]!r} here; there is: {here}"
-            )
-        return request.service
+            await abort(context, grpc.StatusCode.NOT_FOUND, f"no service {service[:200]!r} here; there is: {here}")
+        return service
 
 
 def status_message(info: StatusInfo) -> pb.Status:

@@ -47,15 +47,20 @@ from irisd.logs import set_level
 from irisd.model import FEATURES, Frame, NodeId, PeerInfo
 from irisd.node import Node, NodeIdentity, NodeSettings
 from irisd.node.describe import cluster_rows, conditions, node_rows, service_info, topic_rows
+from irisd.node.load import service_load
+from irisd.router import BOUNDS
 from irisd.status import (
     ClusterRow,
     Condition,
     DiscoveryInfo,
     ListenerInfo,
+    LoadInfo,
     MulticastInfo,
     NodeRow,
     StatusInfo,
     TopicRow,
+    TraceAsked,
+    TraceInfo,
 )
 from irisd.transport.memory import keep_freed_memory
 
@@ -382,7 +387,8 @@ class Daemon:
                 *([ListenerInfo("admin", self._admin.url)] if self._admin is not None else []),
             ),
             services=tuple(
-                service_info(service.node, service.keyring.active.key_id_hex) for service in self._services.values()
+                service_info(service.node, service.keyring.active.key_id_hex, service.drops)
+                for service in self._services.values()
             ),
             draining=self._signals.stop.is_set(),
             memory=resident_memory(),
@@ -408,6 +414,24 @@ class Daemon:
         if self._discovery is None:
             return DiscoveryInfo(MulticastInfo("starting"), conditions=conditions)
         return replace(self._discovery.info(), conditions=conditions)
+
+    def load(self) -> LoadInfo:
+        """What this daemon has to do now."""
+        now = self._clock()
+        return LoadInfo(
+            self._config.name,
+            __version__,
+            at=now,
+            uptime=now - self._began,
+            memory=resident_memory(),
+            draining=self._signals.stop.is_set(),
+            bounds=BOUNDS,
+            services=tuple(service_load(service.node, now, service.drops) for service in self._services.values()),
+        )
+
+    async def trace(self, service: str, asked: TraceAsked) -> TraceInfo:
+        """What would happen to a call."""
+        return await self._services[service].trace(asked)
 
     def _asked(self, service: str) -> list[Service]:
         return [each for name, each in self._services.items() if service in ("", name)]

@@ -7,6 +7,7 @@ carries out the effects, keeps the one timer, and tells whoever waits for quiet.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
@@ -14,13 +15,14 @@ import structlog
 
 from irisd.attach import Attachment
 from irisd.config import Address, parse_address
-from irisd.effects import Cause, Connect, Control, Detach, Effect, Fact, Found, Unlink, Wake
+from irisd.effects import Cause, Connect, Control, Detach, Effect, Fact, Found, Traced, Unlink, Wake
 from irisd.keys import Keyring
 from irisd.link.link import Link
 from irisd.link.outcome import LinkEnd, LinkFact, Outcome
 from irisd.link.race import Finish
 from irisd.model import PART_BYTES, Frame, NodeId
 from irisd.node import Node
+from irisd.status import TraceAsked, TraceInfo
 from irisd.wire import WireError, decode_frame, encode_parts
 
 OTHER_WAY: Final = 2.0
@@ -64,7 +66,9 @@ class Service:
         self._clock = clock
         self._surroundings = surroundings
         self._links: dict[NodeId, Link] = {}
+        self._dropped: Counter[str] = Counter()  # by links that have ended
         self._connecting: dict[NodeId, asyncio.Task[None]] = {}
+        self._traces: dict[int, asyncio.Future[TraceInfo]] = {}
         self._dials_no_more = False
         self._came_up = asyncio.Event()
         self._attachments: dict[int, Attachment] = {}
@@ -79,6 +83,11 @@ class Service:
     def peers(self) -> int:
         """How many links are up."""
         return len(self._links)
+
+    @property
+    def drops(self) -> Counter[str]:
+        """What the links dropped, by reason; the node has its own count."""
+        return sum((link.drops for link in self._links.values()), Counter(self._dropped))
 
     # -- effects
 
@@ -113,6 +122,8 @@ class Service:
                 self._connect(effect)
             elif type(effect) is Fact:
                 self._log.info(effect.event, **effect.fields)
+            elif type(effect) is Traced:
+                self._traced(effect)
         self._set_timer()
         if self.node.core.draining:
             self._look_for_quiet()
@@ -195,6 +206,24 @@ class Service:
                 return str(finish.end)
         return f"{finish.end} at {finish.address}"
 
+    # -- what would happen to a call
+
+    async def trace(self, asked: TraceAsked) -> TraceInfo:
+        """Find out; takes as long as the chosen node takes to answer, and no longer than the node waits for it."""
+        number, effects = self.node.traces.begin(asked, self._clock())
+        trace: asyncio.Future[TraceInfo] = asyncio.get_running_loop().create_future()
+        self._traces[number] = trace
+        try:
+            self.apply(effects)
+            return await trace
+        finally:
+            del self._traces[number]
+
+    def _traced(self, effect: Traced) -> None:
+        info, trace = self.node.traces.take(effect.number), self._traces.get(effect.number)
+        if trace is not None and not trace.done():  # else whoever asked has gone
+            trace.set_result(info)
+
     # -- draining
 
     def drain(self) -> None:
@@ -258,6 +287,7 @@ class Service:
         peer = link.peer
         if self._links.get(peer.node_id) is link:
             del self._links[peer.node_id]
+            self._dropped += link.drops
         self._log.info("link.down", peer=peer.name, node=peer.node_id.hex()[:8], reason=str(end))
         left = end.outcome is Outcome.STOPPING or (end.outcome is Outcome.CLOSED and end.by_peer)
         idle = end.outcome is Outcome.IDLE

@@ -110,6 +110,8 @@ class Outbox:
         self.limit = limit
         self.bytes = 0
         self.urgent_bytes = 0
+        self.late = 0
+        """Frames whose time was up before they could leave; whoever owns the outbox counts them."""
         self.idle = True
         """The edge has seen it empty: the next frame needs a wake-up."""
         self._urgent: deque[Frame] = deque()
@@ -118,6 +120,11 @@ class Outbox:
 
     def __bool__(self) -> bool:
         return bool(self._urgent or self._active)
+
+    @property
+    def frames(self) -> int:
+        """How many frames wait, counted anew each time."""
+        return len(self._urgent) + sum(len(flow.frames) for flow in self._active)
 
     def put_urgent(self, frame: Frame) -> None:
         """Queue ahead of all flows."""
@@ -148,6 +155,11 @@ class Outbox:
         """Frames that wait in the flow ``key``, and their :func:`cost`."""
         flow = self._flows.get(key)
         return (len(flow.frames), flow.bytes) if flow else (0, 0)
+
+    def waiting(self, key: Hashable, kind: int) -> int:
+        """Frames of a kind that wait in the flow ``key``."""
+        flow = self._flows.get(key)
+        return sum(frame.kind == kind and frame.deadline != WITHDRAWN for frame in flow.frames) if flow else 0
 
     def put(self, key: Hashable, frame: Frame) -> None:
         """Queue in the flow ``key``. The caller asked :meth:`fits` first, or bounds it otherwise."""
@@ -324,6 +336,7 @@ class Outbox:
                 if frame.deadline <= now:
                     self._pop(flow)
                     frame.deadline = WITHDRAWN
+                    self.late += 1
                     return None
                 frame.remaining_ms = max(1, math.ceil((frame.deadline - now) * 1000))
             frame.sent = True

@@ -137,6 +137,11 @@ class LinkConnection:
         return b"" if self._session is None else self._session.handshake_hash[:16]
 
     @property
+    def hop_drops(self) -> int:
+        """Messages dropped because they say that they were passed on too often."""
+        return self._stream.hop_drops if self._stream is not None else 0
+
+    @property
     def is_writable(self) -> bool:
         return self.phase is Phase.OPEN and self._tcp.is_writable
 

@@ -13,6 +13,7 @@ been silent for too long, is decided above: a link only passes them on.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -83,6 +84,7 @@ class Link:
         self.data: LinkConnection | None = None
         self.is_up = False
         self.ended = False
+        self._drops: Counter[str] = Counter()
         self._handler = handler
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
@@ -98,6 +100,12 @@ class Link:
 
     # ------------------------------------------------- for the daemon
 
+    @property
+    def drops(self) -> Counter[str]:
+        """What was dropped here, by reason."""
+        too_far = sum(each.hop_drops for each in (self.control, self.data) if each is not None)
+        return self._drops + Counter({"hop-limit": too_far})
+
     def wake(self) -> None:
         """There is something to send. Cheap; call it as often as there is."""
         if not self._pull_is_due and self.is_up:
@@ -111,6 +119,7 @@ class Link:
         Surveys are best effort: a peer that does not read them has none kept for it in memory.
         """
         if not self.is_up or not self.control.is_writable:
+            self._drops["heartbeat-unsent"] += 1
             return
         try:
             self.control.send([parts])
@@ -173,6 +182,7 @@ class Link:
     def control_received(self, messages: list[bytes]) -> None:
         """Messages of the control connection. Those that are early are dropped: the peer asks again."""
         if not self.is_up:
+            self._drops["heartbeat-early"] += len(messages)
             return
         self._handler.control_received(self, messages)
         self._probe_over(True)

@@ -313,10 +313,13 @@ class Membership:
         if pulse is not None and pulse.age(awake) <= FRESH * pulse.interval:
             self._vouch([sender], node, pulse.age(awake))
             return
-        if pulse is not None and pulse.asks and len(pulse.curious) < MAX_CURIOUS:
-            pulse.curious[sender] = None
-            if pulse.asked_at is None:  # else a question is on its way already
-                self.heart.ask([node], now, awake)
+        if pulse is not None and pulse.asks:
+            if len(pulse.curious) < MAX_CURIOUS:
+                pulse.curious[sender] = None
+                if pulse.asked_at is None:  # else a question is on its way already
+                    self.heart.ask([node], now, awake)
+            else:
+                self._counts["dropped.too-many-ask"] += 1
         if suspicion is not None and not suspicion.voucher:
             age = max(0.0, awake - suspicion.since)
             self._port.tell([sender], [Belief(node, belief.incarnation, Saying.SILENT, age)])

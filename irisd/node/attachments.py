@@ -76,6 +76,8 @@ class Attachments:
     def detach(self, app: App) -> None:
         """An app is gone, with everything it stood for."""
         self._core.apps.pop(app.id, None)
+        if unread := app.outbox.waiting(REQUESTS, Kind.BROADCAST):
+            self._core.drop("member-left", unread)  # of calls that wait there, their callers are told
         for id in list(app.members):
             self._leave(app, id)
         for id in list(app.subscriptions):

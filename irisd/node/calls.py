@@ -173,6 +173,7 @@ class Calls:
         if call.frame.kind != Kind.PUSH or call.source_id == ACCEPTED:
             return
         self._forget(call)
+        self.places.accepted(call)
         self._core.answer(call.source, Frame(Kind.DONE, id=call.source_id, count=1))
         call.source_id = ACCEPTED
         call.deadline = math.inf  # it bounded the way here, not the handler
@@ -196,6 +197,8 @@ class Calls:
         ended = Ended.OTHERWISE if call.late else _ended(frame)  # that was judged when its time was over
         self._released(call, ended)
         if call.cancelled:
+            if frame.kind == Kind.REPLY:
+                self._core.drop("answer-late")
             return
         self._left(call, ended, busy=frame.concurrency if isinstance(target, Peer) else -1)
         member = target.member_name if isinstance(target, App) else frame.member
@@ -234,6 +237,7 @@ class Calls:
             place, call.place = call.place, b""
         self._forget(call)
         call.place = place
+        self.places.accepted(call)
         self._accepted(call, target, frame)
 
     def _survives(self, call: Call) -> bool:
@@ -383,7 +387,9 @@ class Calls:
         self._forget(call)
         if call.source_id == ACCEPTED:
             self._core.drop("push-failed" if executed is Executed.YES else "push-lost")
-        elif frame is not None:
+            return
+        self.places.failed(call, code)
+        if frame is not None:
             self._answer(call, frame.copy(executed=executed))
         else:
             self._answer(call, Frame(Kind.ERROR, code=code, executed=executed, detail=detail))

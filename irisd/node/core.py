@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from random import Random
 
-from irisd.effects import Connect, Control, Detach, Effect, Fact, Found, Unlink, Wake
+from irisd.effects import Connect, Control, Detach, Effect, Fact, Found, Traced, Unlink, Wake
 from irisd.flow import Ledger, Timers
 from irisd.flow.outbox import FRAME_COST, REPLIES, cost
 from irisd.model import PART_BYTES, AttachmentId, Change, Claim, Code, Destination, Executed, Frame, Kind, MiB, NodeId
@@ -120,7 +120,7 @@ class Core:
             self._woken.clear()
         return effects
 
-    def emit(self, effect: Detach | Unlink | Control | Found | Connect | Fact) -> None:
+    def emit(self, effect: Detach | Unlink | Control | Found | Connect | Fact | Traced) -> None:
         """Ask the edges for something."""
         self._effects.append(effect)
 
@@ -131,6 +131,17 @@ class Core:
     def drop(self, reason: str, count: int = 1) -> None:
         """Count a drop; every one has a reason."""
         self.counters[f"dropped.{reason}"] += count
+
+    def drop_late(self, endpoint: Endpoint) -> None:
+        """Count what was taken out of a neighbour's outbox because its time was up."""
+        if endpoint.outbox.late:
+            self.drop("late", endpoint.outbox.late)
+            endpoint.outbox.late = 0
+
+    def unheard(self, frames: int) -> list[Effect]:
+        """Count frames of a neighbour that is gone; nothing follows from them."""
+        self.drop("neighbour-gone", frames)
+        return []
 
     def sound(self, nodes: Collection[NodeId]) -> Collection[NodeId]:
         """Those that are not suspected; all, if all are."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
 
 from irisd.membership import Known
 from irisd.model import LARGE, State
@@ -12,9 +15,20 @@ from irisd.status import ClusterNodeRow, ClusterRow, Condition, NodeRow, Service
 MAX_GONE_SHOWN = 64
 """Most nodes that are dead or have left in the list; those that went last."""
 
+DROPPED: Final = "dropped."
+"""What the counters of drops begin with; the reason follows."""
 
-def service_info(node: Node, key_id: str) -> ServiceInfo:
-    """The node's numbers. ``key_id`` names its key, in hexadecimal; never the key."""
+_NONE: Final[Mapping[str, int]] = MappingProxyType({})
+
+
+def service_info(node: Node, key_id: str, drops: Mapping[str, int] = _NONE) -> ServiceInfo:
+    """The node's numbers.
+
+    Args:
+        node: Whose.
+        key_id: Names its key, in hexadecimal; never the key.
+        drops: What its edges dropped, by reason.
+    """
     core = node.core
     endpoints = [*core.apps.values(), *core.peers.values()]
     return ServiceInfo(
@@ -27,7 +41,7 @@ def service_info(node: Node, key_id: str) -> ServiceInfo:
         subscriptions=sum(len(app.subscriptions) for app in core.apps.values()),
         pending=node.under_way,
         queued=sum(endpoint.outbox.bytes + endpoint.outbox.urgent_bytes for endpoint in endpoints),
-        counters=dict(core.counters),
+        counters={**core.counters, **{f"{DROPPED}{reason}": count for reason, count in drops.items()}},
     )
 
 
@@ -116,10 +130,11 @@ def cluster_rows(node: Node) -> list[ClusterRow]:
         for node_id, claim in serving.items():
             patterns |= claim.patterns & ~LARGE
             if node_id == own:
-                name, outstanding = core.identity.name, node.outstanding(cluster)
+                name = core.identity.name
+                outstanding = sum(member.outstanding for member in node.calls.members.of(cluster))
             else:
                 name = node.membership.view.present[node_id].record.name
-                outstanding = node.places.outstanding(cluster, node_id)
+                outstanding = node.calls.places.outstanding(cluster, node_id)
             nodes.append(ClusterNodeRow(node_id.hex(), name, claim.members, outstanding))
         nodes.sort(key=lambda row: (row.name, row.node))
         members = sum(row.members for row in nodes)

@@ -251,9 +251,13 @@ class Events:
 
     def _deliver(self, source: NodeId, frame: Frame, topic: str, cost: int) -> None:
         paid = self.lending.arrived(source, topic, "", cost)
+        anybody = False
         for subscription in self._index.match(topic):
             if not subscription.group:
                 self._offer(source, subscription, frame, topic, subscription.filter in paid)
+                anybody = True
+        if not anybody:
+            self._core.drop("subscriber-gone", frame.messages)
 
     def _deliver_group(self, source: NodeId, frame: Frame, topic: str, group: str, cost: int) -> None:
         paid = self.lending.arrived(source, topic, group, cost)

@@ -127,6 +127,8 @@ class Gathers:
     def target_gone(self, gather: Gather, target: Endpoint, id: int) -> None:
         """A leg broke: its member failed, its node's members stay silent."""
         leg = gather.legs.pop((target.id, id), None)
+        if leg is not None and not leg.name and gather.kind == Kind.BROADCAST and not leg.frame.sent:
+            self._core.drop("link-lost")
         if leg is not None and leg.name:
             executed = Executed.MAYBE if leg.frame.sent else Executed.NO
             self._core.fail(

@@ -18,7 +18,7 @@ from irisd.node.addressing import kind_of, needed
 from irisd.node.core import Core
 from irisd.node.endpoints import Member
 from irisd.node.waiting import Waiting
-from irisd.router import FEW, Call, Chooser, Ended, Pool, rank
+from irisd.router import FEW, Call, Chooser, Ended, Pool, Tally, rank
 
 IN_A_ROW = 5
 """Failures in a row that eject a member."""
@@ -51,6 +51,7 @@ class Group:
         self.members: list[Member] = []
         self.waiting = Waiting()
         self.chooser = Chooser()
+        self.tally = Tally()
         self.under_way = 0
         self._pools: dict[int, Pool[Member]] = {}
 
@@ -139,6 +140,10 @@ class Members:
         group = self._groups.get(cluster)
         return group.busy if group is not None else 0
 
+    def clusters(self) -> Iterable[tuple[str, Group]]:
+        """All that have members here, or somebody who waits for one."""
+        return self._groups.items()
+
     @property
     def waiting(self) -> int:
         """Calls that wait for a slot."""
@@ -181,22 +186,24 @@ class Members:
 
     # -- who gets a call
 
-    def pick(self, call: Call) -> Member | None:
+    def pick(self, call: Call, chooser: Chooser | None = None) -> Member | None:
         """A member that has room for a call now; None: let it :meth:`wait`.
 
-        The caller has seen to it that there are members for its pattern.
+        The caller has seen to it that there are members for its pattern. A ``chooser`` is given by whoever only
+        wants to know.
         """
         core, group = self._core, self._groups[call.cluster]
+        chooser = chooser or group.chooser
         pool = group.pool(needed(call.frame))
         if call.frame.key:
-            member = self._keeper(call, group)
+            member = self.keeper(call, group)
             return member if member.has_room else None
         if kind_of(call.frame) == Kind.TUNNEL:  # bounded by its window, and long: it takes no slot
-            return group.chooser.choose(call.frame.balance or group.balance, pool, core.rng, core.now)
+            return chooser.choose(call.frame.balance or group.balance, pool, core.rng, core.now)
         policy = call.frame.balance or group.balance
         if len(pool.candidates) > FEW:
             for _ in range(DRAWS):
-                member = group.chooser.choose(policy, pool, core.rng, core.now)
+                member = chooser.choose(policy, pool, core.rng, core.now)
                 if member.has_room and member.app.id not in call.tried:
                     return member
         free = self._free(pool.candidates, call)
@@ -204,16 +211,21 @@ class Members:
             return None
         if len(free) < len(pool.candidates):
             pool = Pool(free)
-        return group.chooser.choose(policy, pool, core.rng, core.now)
+        return chooser.choose(policy, pool, core.rng, core.now)
 
-    def wait(self, call: Call) -> bool:
-        """Let a call wait for a slot; False when the queue is full, or all that is here is one call on trial."""
+    def may_wait(self, call: Call) -> bool:
+        """Whether the queue has room for it, and more is here than one call on trial."""
         group = self._groups[call.cluster]
         pool = group.pool(needed(call.frame))
         on_trial = all(member.on_trial for member in pool.candidates) and not self._is_alone(group)
-        if on_trial or not group.waiting.fits(call.frame, self._core.settings.request_queue):
+        return not on_trial and group.waiting.fits(call.frame, self._core.settings.request_queue)
+
+    def wait(self, call: Call) -> bool:
+        """Let a call wait for a slot; False when it :meth:`may not <may_wait>`."""
+        if not self.may_wait(call):
             return False
-        group.waiting.push(call, self._keeper(call, group) if call.frame.key else None)
+        group = self._groups[call.cluster]
+        group.waiting.push(call, self.keeper(call, group) if call.frame.key else None)
         return True
 
     def last_resort(self, call: Call) -> Member | None:
@@ -243,7 +255,7 @@ class Members:
         tried = call.tried
         return [member for member in members if member.has_room and member.app.id not in tried]
 
-    def _keeper(self, call: Call, group: Group) -> Member:
+    def keeper(self, call: Call, group: Group) -> Member:
         """Whose the call's key is: as long as it is there, whatever it does."""
         node, pattern, key = self._core.identity.node_id, needed(call.frame), call.frame.key
         able = [m for m in group.members if m.patterns & pattern]
@@ -268,10 +280,16 @@ class Members:
         member = self._holders.pop(call, None)
         if member is None:
             return None
-        member.end(call, self._core.now, ended)
+        took = member.end(call, self._core.now, ended)
         group = self._groups.get(member.cluster)
         if group is not None:
             group.under_way -= 1
+            if took is not None and ended is not Ended.OTHERWISE:
+                group.tally.time(took)
+                if ended is Ended.WELL:
+                    group.tally.answered += 1
+                else:
+                    group.tally.failed += 1
             self._tidy(member.cluster, group)
         if member.taking and ended is not Ended.OTHERWISE:
             self._judge(member, ended)
@@ -280,7 +298,12 @@ class Members:
     def missed(self, call: Call) -> None:
         """A call was not answered in time. Its slot stays taken until its handler has ended."""
         member = self._holders.get(call)
-        if member is not None and member.taking:
+        if member is None:
+            return
+        if (group := self._groups.get(member.cluster)) is not None:
+            group.tally.failed += 1
+            group.tally.time(self._core.now - member.under_way[call])
+        if member.taking:
             member.missed(call, self._core.now)
             self._judge(member, Ended.BADLY)
 

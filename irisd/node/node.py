@@ -21,7 +21,7 @@ from irisd.node.events import Events
 from irisd.node.gathers import Gathers
 from irisd.node.members import Trial
 from irisd.node.peers import Peers
-from irisd.node.places import Places
+from irisd.node.traces import Probe, Traces
 from irisd.node.tunnels import Tunnels
 from irisd.node.views import Views
 from irisd.node.watches import Watches
@@ -34,7 +34,7 @@ _OF_CALLS = _TUNNEL_FRAMES | {Kind.REPLY, Kind.ERROR, Kind.DONE, Kind.CANCEL}
 _STANDING = frozenset({Kind.JOIN, Kind.SUBSCRIBE, Kind.WATCH, Kind.FLUSH})
 _NUMBERED = frozenset({Kind.PUBLISH, Kind.LOST})
 _WHOLE = frozenset({Kind.DATA, Kind.RECORD, Kind.HEARSAY})  # `more` means something else there
-_WHOLE |= {Kind.BELIEFS, Kind.VIEW, Kind.WANT}  # nodes bound these, whatever apps may send
+_WHOLE |= {Kind.BELIEFS, Kind.VIEW, Kind.WANT, Kind.TRACED}  # nodes bound these, whatever apps may send
 
 
 class Node:
@@ -74,6 +74,7 @@ class Node:
         self._attachments = Attachments(self._core, self._calls, self._events, self._records)
         self._draining = Draining(self._core, self._views, self._attachments, self._calls_waiting)
         self._watches = Watches(self._core, self._views.picture)
+        self.traces = Traces(self._core, self._calls, self._views.membership)
         self._core.changed, self._core.claimed = self._watches.changed, self._watches.claimed
         if settle:
             self._core.timers.add(SETTLED, now + settings.settle_timeout)
@@ -98,6 +99,8 @@ class Node:
             Kind.SYNCED: self._views.synced,
             Kind.HEARSAY: self._records.received,
             Kind.IDLE: self._peers.idle,
+            Kind.TRACE: self.traces.asked,
+            Kind.TRACED: self.traces.answered,
         }
 
         self._due: dict[type, Callable[[Any], None]] = {
@@ -107,6 +110,7 @@ class Node:
             Gather: self._gathers.expired,
             Syncing: self._records.expired,
             Hold: self._events.pacing.stalled,
+            Probe: self.traces.expired,
             tuple: self._peers.due,
             str: lambda what: self._draining.look_again() if what == LAST_CALLS else self._settle(),
         }
@@ -148,14 +152,10 @@ class Node:
         self._views.set_addresses(addresses)
         return self._collect()
 
-    def outstanding(self, cluster: str) -> int:
-        """Calls this node's own members of a cluster have under way."""
-        return sum(member.outstanding for member in self._calls.members.of(cluster))
-
     @property
-    def places(self) -> Places:
-        """What is known of those who serve, to be read only: for :mod:`irisd.node.describe` and tests."""
-        return self._calls.places
+    def calls(self) -> Calls:
+        """Who is chosen for what, to be read only: for :mod:`irisd.node.describe` and tests."""
+        return self._calls
 
     # -- apps
 
@@ -179,7 +179,7 @@ class Node:
         core.now = now
         app = core.apps.get(attachment)
         if app is None:
-            return []
+            return core.unheard(len(frames))
         app.last_heard = now
         try:
             for frame in frames:
@@ -263,7 +263,7 @@ class Node:
         core.now = now
         peer = core.peers.get(node_id)
         if peer is None or not peer.linked:
-            return []
+            return core.unheard(len(frames))
         self.membership.heard(node_id, now)
         published = False
         max_body = core.settings.max_body
@@ -307,6 +307,7 @@ class Node:
             endpoint.outbox.idle = True
             return []
         frames = endpoint.outbox.take(limit, now)
+        core.drop_late(endpoint)
         if isinstance(endpoint, Peer):
             self._events.number(endpoint, frames)
             frames = self._peers.hold_if_closing(endpoint, frames)
@@ -368,8 +369,10 @@ class Node:
         if frame.kind == Kind.PUBLISH:
             self._events.too_large(peer, frame)
         elif frame.kind in _OPENERS:
+            core.drop("too-large")
             core.fail(peer.id, frame.id, Code.TOO_LARGE, detail)
         elif frame.kind in (Kind.REPLY, Kind.ERROR):
+            core.drop("too-large")
             answer = Frame(Kind.ERROR, id=frame.id, code=Code.TOO_LARGE, executed=Executed.YES, detail=detail)
             self._under_way(peer, answer.copy(member=frame.member))
 

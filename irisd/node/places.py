@@ -8,13 +8,14 @@ answer. What a member fails at is judged by its own node.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from irisd.model import Balance, Claim, NodeId
+from irisd.model import Balance, Claim, Code, NodeId
 from irisd.node.addressing import needed
 from irisd.node.core import Core
 from irisd.node.members import Members, policy_of
-from irisd.router import Call, Candidate, Chooser, Ended, Pool, rank
+from irisd.router import Call, Candidate, Chooser, Ended, Pool, Tally, rank
 
 MAX_CLUSTERS = 4096
 """Clusters of which something is remembered; those with nothing under way give way."""
@@ -51,6 +52,7 @@ class Nodes:
     def __init__(self) -> None:
         self.places: dict[NodeId, Place] = {}
         self.chooser = Chooser()
+        self.tally = Tally()
         self.generation = -1
         self._able: dict[int, list[Place]] = {}
         self._first: dict[int, First] = {}
@@ -119,8 +121,11 @@ class Places:
         able = self.of(call.cluster).able(pattern)
         return [place for place in able if place.node not in call.tried] if call.tried else able
 
-    def choose(self, call: Call, untried: list[Place]) -> Place:
-        """The node that gets a call, of those that were not tried (not empty)."""
+    def choose(self, call: Call, untried: list[Place], chooser: Chooser | None = None) -> Place:
+        """The node that gets a call, of those that were not tried (not empty).
+
+        A ``chooser`` is given by whoever only wants to know.
+        """
         core, own = self._core, self._core.identity.node_id
         nodes = self._clusters[call.cluster]
         pattern, key = needed(call.frame), call.frame.key
@@ -136,7 +141,7 @@ class Places:
             home.told(self._members.busy(call.cluster), core.now)
             if policy == Balance.LOCAL and home.load(core.now) < 1 and home in pool.candidates:
                 return home
-        return nodes.chooser.choose(policy, pool, core.rng, core.now)
+        return (chooser or nodes.chooser).choose(policy, pool, core.rng, core.now)
 
     def gave(self, call: Call, place: Place) -> None:
         """A node was given a call."""
@@ -156,9 +161,27 @@ class Places:
         place = nodes.places.get(node) if nodes is not None else None
         if place is None:
             return
-        place.end(call, self._core.now, ended, timed=timed)
+        took = place.end(call, self._core.now, ended, timed=timed)
+        if nodes is not None and took is not None and timed and ended is not Ended.OTHERWISE:
+            nodes.tally.time(took)
+            nodes.tally.answered += ended is Ended.WELL
         if busy >= 0:
             place.told(busy, self._core.now)
+
+    def accepted(self, call: Call) -> None:
+        """A push lies with its member, or a tunnel is open: all its caller waits for."""
+        if call.origin and (nodes := self._clusters.get(call.cluster)) is not None:
+            nodes.tally.answered += 1
+
+    def failed(self, call: Call, code: int) -> None:
+        """A call's caller is told that it failed; a rejection on purpose is an answer."""
+        nodes = self._clusters.get(call.cluster)
+        if call.origin and code != Code.REJECTED and nodes is not None:
+            nodes.tally.failed += 1
+
+    def called(self) -> Iterable[tuple[str, Nodes]]:
+        """Every cluster that an app of this node called, as far as it is remembered."""
+        return self._clusters.items()
 
     def outstanding(self, cluster: str, node: NodeId) -> int:
         """Calls of this node's apps that another has."""
@@ -172,6 +195,7 @@ class Places:
         return sum(place.outstanding for nodes in self._clusters.values() for place in nodes.places.values())
 
     def _forget(self) -> None:
+        serving = self._core.registry.serving
         idle = [c for c, nodes in self._clusters.items() if not any(p.under_way for p in nodes.places.values())]
-        for cluster in idle:
+        for cluster in [c for c in idle if not serving(c)] or idle:  # names nobody serves first
             del self._clusters[cluster]

@@ -119,7 +119,7 @@ class Tunnels:
         elif frame.kind in (Kind.ERROR, Kind.CANCEL):
             detail = frame.detail or "the other end aborted it"
             self._abort(tunnel, 1 - end, detail, code=frame.code or Code.TUNNEL_BROKEN, reason=frame.reason)
-            sender.outbox.discard(("tunnel", frame.id))
+            self._discard(sender, frame.id)
             if frame.kind == Kind.CANCEL:
                 self._core.fail(sender.id, frame.id, Code.CANCELLED, "running", Executed.YES)
 
@@ -206,9 +206,13 @@ class Tunnels:
         destination, id = tunnel.ends[end]
         endpoint = self._core.endpoint(destination)
         if endpoint is not None:
-            endpoint.outbox.discard(("tunnel", id))
+            self._discard(endpoint, id)
             frame.id = id
             self._core.urgent(endpoint, frame)
+
+    def _discard(self, endpoint: Endpoint, id: int) -> None:
+        if dropped := endpoint.outbox.discard(("tunnel", id)):
+            self._core.drop("tunnel-broken", dropped)
 
     def _forget(self, tunnel: Tunnel) -> None:
         self.open -= 1

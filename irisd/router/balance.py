@@ -43,6 +43,12 @@ class Rotation:
     def __init__(self) -> None:
         self._current: dict[Hashable, float] = {}
 
+    def copy(self) -> Rotation:
+        """One whose turn is now at the same candidate."""
+        other = Rotation()
+        other._current = dict(self._current)
+        return other
+
     def pick(self, weights: dict[H, float] | dict[H, int]) -> H:
         """The next of ``weights`` (not empty); those no longer in it are forgotten."""
         current = self._current
@@ -102,7 +108,30 @@ class Chooser:
                 if len(free) == 1:
                     return free[0]
                 pool = Pool(free)
-        return prefer(*_two(pool, rng), now)
+        return self.prefer(*_two(pool, rng), now)
+
+    def prefer(self, first: C, second: C, now: float) -> C:
+        """One of two that were drawn."""
+        return prefer(first, second, now)
+
+
+class Foresight(Chooser):
+    """Says what a chooser would choose now, and leaves everything as it is.
+
+    Attributes:
+        drawn: The two that were compared; empty if there was nothing to compare.
+    """
+
+    def __init__(self, chooser: Chooser) -> None:
+        self._rotation = chooser._rotation.copy()
+        self.drawn: tuple[Candidate, ...] = ()
+
+    def prefer(self, first: C, second: C, now: float) -> C:
+        self.drawn = first, second
+        turns = first.turn, second.turn
+        chosen = prefer(first, second, now)
+        first.turn, second.turn = turns
+        return chosen
 
 
 def prefer(first: C, second: C, now: float) -> C:

@@ -113,7 +113,7 @@ class Candidate:
         if self.weight > 0:
             self.turn += 1 / self.weight
 
-    def end(self, call: Hashable, now: float, ended: Ended, *, timed: bool = True) -> None:
+    def end(self, call: Hashable, now: float, ended: Ended, *, timed: bool = True) -> float | None:
         """A call it was given has ended; an unknown one is ordinary.
 
         Args:
@@ -121,13 +121,17 @@ class Candidate:
             now: When.
             ended: How.
             timed: Its time says something of how fast others will be.
+
+        Returns:
+            Seconds for which it had the call; None if it did not.
         """
         began = self.under_way.pop(call, None)
         if began is None:
-            return
+            return None
         self.ended = now
         if ended is not Ended.OTHERWISE:
             self._judge(began, now, ended, timed)
+        return now - began
 
     def missed(self, call: Hashable, now: float) -> None:
         """A call that it has was not answered in time; it has it still."""

@@ -13,6 +13,7 @@ from irisd.wire.frames import (
     encode_frame,
     encode_parts,
 )
+from irisd.wire.hops import MAX_CANDIDATES, decode_hop, encode_hop
 from irisd.wire.protobuf import WireError
 from irisd.wire.records import PIECE_BYTES, RecordPiece, decode_record, encode_claims, encode_record
 from irisd.wire.views import (
@@ -28,6 +29,7 @@ from irisd.wire.views import (
 )
 
 __all__ = [
+    "MAX_CANDIDATES",
     "PIECE_BYTES",
     "Belief",
     "Held",
@@ -37,6 +39,7 @@ __all__ = [
     "decode_batch",
     "decode_beliefs",
     "decode_frame",
+    "decode_hop",
     "decode_record",
     "decode_slices",
     "decode_view",
@@ -45,6 +48,7 @@ __all__ = [
     "encode_beliefs",
     "encode_claims",
     "encode_frame",
+    "encode_hop",
     "encode_parts",
     "encode_record",
     "encode_view",

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from irisd.model import Claim, Frame, Kind, NodeRecord
+from irisd.status import TraceCandidate, TraceHop
 from irisd.wire import (
     Belief,
     Held,
@@ -17,6 +18,7 @@ from irisd.wire import (
     decode_batch,
     decode_beliefs,
     decode_frame,
+    decode_hop,
     decode_record,
     decode_view,
     decode_want,
@@ -24,6 +26,7 @@ from irisd.wire import (
     encode_beliefs,
     encode_claims,
     encode_frame,
+    encode_hop,
     encode_record,
     encode_view,
     encode_want,
@@ -265,3 +268,17 @@ def test_announced_lengths_allocate_nothing(raw: bytes):
         assert tracemalloc.get_traced_memory()[1] < 64 * 1024
     finally:
         tracemalloc.stop()
+
+
+HOP = encode_hop(TraceHop("oak", "aa", "members", candidates=(TraceCandidate("app", slots=8, busy=2.5),), count=1))
+
+
+@given(st.binary(max_size=100) | st.integers(0, len(HOP)).map(lambda end: HOP[:end]), st.binary(max_size=3))
+def test_what_a_node_says_of_a_choice_or_the_documented_error(raw: bytes, more: bytes):
+    for some in (raw, raw + more, HOP.replace(b"8", more)):
+        try:
+            hop = decode_hop(some)
+        except WireError as error:
+            assert str(error).startswith("TRACED: ")
+        else:
+            assert decode_hop(encode_hop(hop)) == hop

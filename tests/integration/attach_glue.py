@@ -15,7 +15,18 @@ import grpc.aio
 
 from irisd.attach import AttachLimits, Attachment, AttachRefused, AttachServer, UnixSocket
 from irisd.model import Frame, Kind, MiB
-from irisd.status import ClusterRow, DiscoveryInfo, MulticastInfo, NodeRow, ServiceInfo, StatusInfo, TopicRow
+from irisd.status import (
+    ClusterRow,
+    DiscoveryInfo,
+    LoadInfo,
+    MulticastInfo,
+    NodeRow,
+    ServiceInfo,
+    StatusInfo,
+    TopicRow,
+    TraceAsked,
+    TraceInfo,
+)
 from irisd.wire import decode_batch, encode_batch
 
 MAX_BODY = 8 * MiB
@@ -117,6 +128,12 @@ class Source:
 
     def topics(self, service: str) -> list[TopicRow]:
         return [TopicRow("shop", "orders.*", "", 1, 1)]
+
+    def load(self) -> LoadInfo:
+        return LoadInfo("left", "0.1.0")
+
+    async def trace(self, service: str, asked: TraceAsked) -> TraceInfo:
+        return TraceInfo(service, asked.cluster, asked.pattern)
 
     def discovery(self) -> DiscoveryInfo:
         return DiscoveryInfo(MulticastInfo("off"))

@@ -146,7 +146,7 @@ def check_quiet(world: World, node: Node) -> None:
     left[f"{name}: waiting bytes"] = sum(group.waiting.bytes for group in members._groups.values())
     left[f"{name}: under way here"] = sum(group.under_way for group in members._groups.values())
     left[f"{name}: holders"] = members._holders
-    left[f"{name}: given to nodes"] = node.places.under_way
+    left[f"{name}: given to nodes"] = node.calls.places.under_way
     left[f"{name}: tunnels"] = node._tunnels.open
     left[f"{name}: syncing"] = node._records._syncing
     left[f"{name}: timers"] = len(core.timers)

@@ -10,12 +10,14 @@ from irisd.keys import ServiceKey
 from irisd.link.handshake import Greeting, Initiator, PskCredentials, Purpose, Responder
 from irisd.membership import Known, View
 from irisd.membership.rounds import Beat, encode_answer, encode_question
-from irisd.model import FEATURES, Claim, Frame, Kind, NodeRecord, Pattern, State
+from irisd.model import FEATURES, MEMBERSHIP, TRACES, Claim, Frame, Kind, NodeRecord, Pattern, State
 from irisd.sp import EndpointType, Framing, SpStream
+from irisd.status import TraceCandidate, TraceHop
 from irisd.wire import (
     Belief,
     Held,
     Saying,
+    decode_hop,
     encode_beliefs,
     encode_claims,
     encode_frame,
@@ -121,10 +123,30 @@ def test_digest():
     assert is_shown(view.digest.to_bytes(16))
 
 
+def test_what_a_node_says_of_a_choice():
+    [shown] = re.findall(r"^```\n(\{.*?\})\n```", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+    name = "app@oak/0a0a.1"
+    candidate = TraceCandidate(name, slots=8, busy=2.0, pace=0.005, chosen=True)
+    assert decode_hop(shown.encode()) == TraceHop(
+        "oak",
+        "0a0a",
+        "members",
+        policy="p2c",
+        because="nobody asks for another",
+        candidates=(candidate,),
+        count=1,
+        chosen=name,
+        why="there is no other choice",
+        outcome="handed",
+        detail=f"{name} would have it at once",
+    )
+
+
 def test_kinds_features_and_sayings_are_those_of_the_code():
     text = DOCUMENT.read_text()
     for kind in Kind:
         assert kind < 64 or f"| {kind.name} | {int(kind)} |" in text
     for saying in Saying:
         assert f"\n| {int(saying)} | " in text
-    assert f"bits: {int(FEATURES)} `MEMBERSHIP`" in text
+    assert f"bits: {MEMBERSHIP} `MEMBERSHIP`, {TRACES} `TRACES`." in text
+    assert FEATURES == MEMBERSHIP | TRACES

@@ -82,16 +82,34 @@ class Control:
         answer: pb.Discovery = await self._ask(self._stub.GetDiscovery, self._asked)
         return answer
 
+    async def load(self) -> pb.Load:
+        answer: pb.Load = await self._ask(self._stub.GetLoad, self._asked, since="0.3")
+        return answer
+
+    async def trace(self, request: pb.TraceRequest) -> pb.Trace:
+        """What would happen to a call of the chosen service."""
+        request.service = self._service or ""
+        answer: pb.Trace = await self._ask(self._stub.TraceCall, request, since="0.3")
+        return answer
+
     async def probe(self, timeout: float) -> None:
         """Find out whether a daemon answers here, and answers us."""
         await self._ask(self._stub.GetStatus, pb.GetStatusRequest(), timeout)
 
-    async def _ask(self, method: Any, request: Any, timeout: float | None = None) -> Any:
+    async def _ask(self, method: Any, request: Any, timeout: float | None = None, *, since: str = "") -> Any:
+        """Ask; ``since`` is the release that first knew the answer, if it was not always known."""
+        import grpc
         import grpc.aio
 
         try:
             return await method(request, timeout=timeout or self._timeout, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
+            if since and error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                raise Failure(
+                    f"the daemon is older than {since}, the first release that can tell",
+                    hint="iris status shows its release",
+                    kind="TooOld",
+                ) from None
             raise _translated(error) from None
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 import iris_client as iris
-from iris_client.cli import admin, call, doctor, events, inspect, serve, topics, tunnel
+from iris_client.cli import admin, call, doctor, events, inspect, serve, top, topics, trace, tunnel
 from iris_client.cli.completion import COMPLETE_VARIABLE, completion
 from iris_client.cli.options import examples, global_options
 from iris_client.cli.output import BROKEN_PIPE, INTERRUPTED, USAGE, Failure, note, report
@@ -88,6 +88,8 @@ for _command in (
     inspect.clusters,
     inspect.topics,
     events.events,
+    top.top,
+    trace.trace,
     doctor.doctor,
     call.request,
     call.push,

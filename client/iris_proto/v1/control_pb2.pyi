@@ -299,3 +299,228 @@ class Candidate(_message.Message):
     heard: float
     next_dial: float
     def __init__(self, node: _Optional[str] = ..., source: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., linked: bool = ..., attempts: _Optional[int] = ..., outcome: _Optional[str] = ..., detail: _Optional[str] = ..., ago: _Optional[float] = ..., heard: _Optional[float] = ..., next_dial: _Optional[float] = ...) -> None: ...
+
+class Load(_message.Message):
+    __slots__ = ("host", "version", "at", "uptime", "memory", "draining", "bounds", "services")
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    UPTIME_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    BOUNDS_FIELD_NUMBER: _ClassVar[int]
+    SERVICES_FIELD_NUMBER: _ClassVar[int]
+    host: str
+    version: str
+    at: float
+    uptime: float
+    memory: int
+    draining: bool
+    bounds: _containers.RepeatedScalarFieldContainer[float]
+    services: _containers.RepeatedCompositeFieldContainer[ServiceLoad]
+    def __init__(self, host: _Optional[str] = ..., version: _Optional[str] = ..., at: _Optional[float] = ..., uptime: _Optional[float] = ..., memory: _Optional[int] = ..., draining: bool = ..., bounds: _Optional[_Iterable[float]] = ..., services: _Optional[_Iterable[_Union[ServiceLoad, _Mapping]]] = ...) -> None: ...
+
+class ServiceLoad(_message.Message):
+    __slots__ = ("service", "node", "nodes", "links", "attachments", "pending", "queued", "clusters", "cluster_count", "members", "member_count", "queues", "queue_count", "drops")
+    class DropsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    LINKS_FIELD_NUMBER: _ClassVar[int]
+    ATTACHMENTS_FIELD_NUMBER: _ClassVar[int]
+    PENDING_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
+    CLUSTERS_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_COUNT_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_COUNT_FIELD_NUMBER: _ClassVar[int]
+    QUEUES_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    DROPS_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    node: str
+    nodes: int
+    links: int
+    attachments: int
+    pending: int
+    queued: int
+    clusters: _containers.RepeatedCompositeFieldContainer[ClusterLoad]
+    cluster_count: int
+    members: _containers.RepeatedCompositeFieldContainer[MemberLoad]
+    member_count: int
+    queues: _containers.RepeatedCompositeFieldContainer[QueueLoad]
+    queue_count: int
+    drops: _containers.ScalarMap[str, int]
+    def __init__(self, service: _Optional[str] = ..., node: _Optional[str] = ..., nodes: _Optional[int] = ..., links: _Optional[int] = ..., attachments: _Optional[int] = ..., pending: _Optional[int] = ..., queued: _Optional[int] = ..., clusters: _Optional[_Iterable[_Union[ClusterLoad, _Mapping]]] = ..., cluster_count: _Optional[int] = ..., members: _Optional[_Iterable[_Union[MemberLoad, _Mapping]]] = ..., member_count: _Optional[int] = ..., queues: _Optional[_Iterable[_Union[QueueLoad, _Mapping]]] = ..., queue_count: _Optional[int] = ..., drops: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class Tally(_message.Message):
+    __slots__ = ("answered", "failed", "took")
+    ANSWERED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    TOOK_FIELD_NUMBER: _ClassVar[int]
+    answered: int
+    failed: int
+    took: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, answered: _Optional[int] = ..., failed: _Optional[int] = ..., took: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class ClusterLoad(_message.Message):
+    __slots__ = ("name", "members", "nodes", "ejected", "in_flight", "called", "here", "at_work", "waiting", "served")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    EJECTED_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    CALLED_FIELD_NUMBER: _ClassVar[int]
+    HERE_FIELD_NUMBER: _ClassVar[int]
+    AT_WORK_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    SERVED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    members: int
+    nodes: int
+    ejected: int
+    in_flight: int
+    called: Tally
+    here: int
+    at_work: int
+    waiting: int
+    served: Tally
+    def __init__(self, name: _Optional[str] = ..., members: _Optional[int] = ..., nodes: _Optional[int] = ..., ejected: _Optional[int] = ..., in_flight: _Optional[int] = ..., called: _Optional[_Union[Tally, _Mapping]] = ..., here: _Optional[int] = ..., at_work: _Optional[int] = ..., waiting: _Optional[int] = ..., served: _Optional[_Union[Tally, _Mapping]] = ...) -> None: ...
+
+class MemberLoad(_message.Message):
+    __slots__ = ("cluster", "name", "at_work", "concurrency", "level", "pace", "failing", "ejected", "on_trial")
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    AT_WORK_FIELD_NUMBER: _ClassVar[int]
+    CONCURRENCY_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    PACE_FIELD_NUMBER: _ClassVar[int]
+    FAILING_FIELD_NUMBER: _ClassVar[int]
+    EJECTED_FIELD_NUMBER: _ClassVar[int]
+    ON_TRIAL_FIELD_NUMBER: _ClassVar[int]
+    cluster: str
+    name: str
+    at_work: int
+    concurrency: int
+    level: int
+    pace: float
+    failing: float
+    ejected: bool
+    on_trial: bool
+    def __init__(self, cluster: _Optional[str] = ..., name: _Optional[str] = ..., at_work: _Optional[int] = ..., concurrency: _Optional[int] = ..., level: _Optional[int] = ..., pace: _Optional[float] = ..., failing: _Optional[float] = ..., ejected: bool = ..., on_trial: bool = ...) -> None: ...
+
+class QueueLoad(_message.Message):
+    __slots__ = ("to", "name", "bytes", "frames")
+    TO_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    to: str
+    name: str
+    bytes: int
+    frames: int
+    def __init__(self, to: _Optional[str] = ..., name: _Optional[str] = ..., bytes: _Optional[int] = ..., frames: _Optional[int] = ...) -> None: ...
+
+class TraceRequest(_message.Message):
+    __slots__ = ("service", "cluster", "pattern", "key", "balance")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    PATTERN_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    BALANCE_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    cluster: str
+    pattern: int
+    key: str
+    balance: int
+    def __init__(self, service: _Optional[str] = ..., cluster: _Optional[str] = ..., pattern: _Optional[int] = ..., key: _Optional[str] = ..., balance: _Optional[int] = ...) -> None: ...
+
+class Trace(_message.Message):
+    __slots__ = ("service", "cluster", "pattern", "hops")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    PATTERN_FIELD_NUMBER: _ClassVar[int]
+    HOPS_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    cluster: str
+    pattern: int
+    hops: _containers.RepeatedCompositeFieldContainer[TraceHop]
+    def __init__(self, service: _Optional[str] = ..., cluster: _Optional[str] = ..., pattern: _Optional[int] = ..., hops: _Optional[_Iterable[_Union[TraceHop, _Mapping]]] = ...) -> None: ...
+
+class TraceHop(_message.Message):
+    __slots__ = ("name", "node", "among", "policy", "because", "candidates", "count", "chosen", "why", "waiting", "outcome", "detail", "took")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    AMONG_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    BECAUSE_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    CHOSEN_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    TOOK_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    node: str
+    among: str
+    policy: str
+    because: str
+    candidates: _containers.RepeatedCompositeFieldContainer[TraceCandidate]
+    count: int
+    chosen: str
+    why: str
+    waiting: int
+    outcome: str
+    detail: str
+    took: float
+    def __init__(self, name: _Optional[str] = ..., node: _Optional[str] = ..., among: _Optional[str] = ..., policy: _Optional[str] = ..., because: _Optional[str] = ..., candidates: _Optional[_Iterable[_Union[TraceCandidate, _Mapping]]] = ..., count: _Optional[int] = ..., chosen: _Optional[str] = ..., why: _Optional[str] = ..., waiting: _Optional[int] = ..., outcome: _Optional[str] = ..., detail: _Optional[str] = ..., took: _Optional[float] = ...) -> None: ...
+
+class TraceCandidate(_message.Message):
+    __slots__ = ("name", "id", "members", "out", "level", "slots", "busy", "pace", "failing", "handles", "first", "suspect", "ejected", "on_trial", "drawn", "chosen", "cost", "round_trip", "queued")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    OUT_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    BUSY_FIELD_NUMBER: _ClassVar[int]
+    PACE_FIELD_NUMBER: _ClassVar[int]
+    FAILING_FIELD_NUMBER: _ClassVar[int]
+    HANDLES_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    SUSPECT_FIELD_NUMBER: _ClassVar[int]
+    EJECTED_FIELD_NUMBER: _ClassVar[int]
+    ON_TRIAL_FIELD_NUMBER: _ClassVar[int]
+    DRAWN_FIELD_NUMBER: _ClassVar[int]
+    CHOSEN_FIELD_NUMBER: _ClassVar[int]
+    COST_FIELD_NUMBER: _ClassVar[int]
+    ROUND_TRIP_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    id: str
+    members: int
+    out: int
+    level: int
+    slots: int
+    busy: float
+    pace: float
+    failing: float
+    handles: bool
+    first: bool
+    suspect: bool
+    ejected: bool
+    on_trial: bool
+    drawn: bool
+    chosen: bool
+    cost: float
+    round_trip: float
+    queued: int
+    def __init__(self, name: _Optional[str] = ..., id: _Optional[str] = ..., members: _Optional[int] = ..., out: _Optional[int] = ..., level: _Optional[int] = ..., slots: _Optional[int] = ..., busy: _Optional[float] = ..., pace: _Optional[float] = ..., failing: _Optional[float] = ..., handles: bool = ..., first: bool = ..., suspect: bool = ..., ejected: bool = ..., on_trial: bool = ..., drawn: bool = ..., chosen: bool = ..., cost: _Optional[float] = ..., round_trip: _Optional[float] = ..., queued: _Optional[int] = ...) -> None: ...

@@ -59,6 +59,16 @@ class ControlStub(object):
                 request_serializer=iris_dot_v1_dot_control__pb2.ListRequest.SerializeToString,
                 response_deserializer=iris_dot_v1_dot_control__pb2.Discovery.FromString,
                 _registered_method=True)
+        self.GetLoad = channel.unary_unary(
+                '/iris.v1.Control/GetLoad',
+                request_serializer=iris_dot_v1_dot_control__pb2.ListRequest.SerializeToString,
+                response_deserializer=iris_dot_v1_dot_control__pb2.Load.FromString,
+                _registered_method=True)
+        self.TraceCall = channel.unary_unary(
+                '/iris.v1.Control/TraceCall',
+                request_serializer=iris_dot_v1_dot_control__pb2.TraceRequest.SerializeToString,
+                response_deserializer=iris_dot_v1_dot_control__pb2.Trace.FromString,
+                _registered_method=True)
 
 
 class ControlServicer(object):
@@ -94,6 +104,21 @@ class ControlServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetLoad(self, request, context):
+        """What the daemon has to do now. Counts only grow: ask twice, and the
+        difference is what happened in between. Since irisd 0.3.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TraceCall(self, request, context):
+        """What would happen to a call now; nothing is delivered. Since irisd 0.3.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -121,6 +146,16 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.GetDiscovery,
                     request_deserializer=iris_dot_v1_dot_control__pb2.ListRequest.FromString,
                     response_serializer=iris_dot_v1_dot_control__pb2.Discovery.SerializeToString,
+            ),
+            'GetLoad': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLoad,
+                    request_deserializer=iris_dot_v1_dot_control__pb2.ListRequest.FromString,
+                    response_serializer=iris_dot_v1_dot_control__pb2.Load.SerializeToString,
+            ),
+            'TraceCall': grpc.unary_unary_rpc_method_handler(
+                    servicer.TraceCall,
+                    request_deserializer=iris_dot_v1_dot_control__pb2.TraceRequest.FromString,
+                    response_serializer=iris_dot_v1_dot_control__pb2.Trace.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -258,6 +293,60 @@ class Control(object):
             '/iris.v1.Control/GetDiscovery',
             iris_dot_v1_dot_control__pb2.ListRequest.SerializeToString,
             iris_dot_v1_dot_control__pb2.Discovery.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLoad(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iris.v1.Control/GetLoad',
+            iris_dot_v1_dot_control__pb2.ListRequest.SerializeToString,
+            iris_dot_v1_dot_control__pb2.Load.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TraceCall(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/iris.v1.Control/TraceCall',
+            iris_dot_v1_dot_control__pb2.TraceRequest.SerializeToString,
+            iris_dot_v1_dot_control__pb2.Trace.FromString,
             options,
             channel_credentials,
             insecure,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import grpc
@@ -11,6 +12,7 @@ from iris_proto.v1 import control_pb2 as pb
 from irisd.attach.control import ControlService, cluster_message, node_message, status_message, topic_message
 from irisd.status import (
     CandidateRow,
+    ClusterLoad,
     ClusterNodeRow,
     ClusterRow,
     Condition,
@@ -18,13 +20,22 @@ from irisd.status import (
     HeardRow,
     InterfaceRow,
     ListenerInfo,
+    LoadInfo,
+    MemberLoad,
     MulticastInfo,
     NodeRow,
+    QueueLoad,
     SeedRow,
     ServiceDiscovery,
     ServiceInfo,
+    ServiceLoad,
     StatusInfo,
+    TallyRow,
     TopicRow,
+    TraceAsked,
+    TraceCandidate,
+    TraceHop,
+    TraceInfo,
 )
 
 STATUS = StatusInfo(
@@ -76,8 +87,82 @@ DISCOVERY = DiscoveryInfo(
     conditions=(Condition("no-peers", "alone"),),
 )
 
+CALLED, SERVED = TallyRow(1, 2, (0, 3)), TallyRow(4, 5, (6,))
+LOAD = LoadInfo(
+    "left",
+    "0.1.0",
+    1.5,
+    2.5,
+    80_000_000,
+    True,
+    (0.1, 0.2),
+    (
+        ServiceLoad(
+            "shop",
+            "bb",
+            *(1, 2, 3, 4, 5),
+            clusters=(ClusterLoad("db", 1, 2, 3, 4, CALLED, 5, 6, 7, SERVED),),
+            cluster_count=8,
+            members=(MemberLoad("db", "app@left/bb.1", 1, 2, 3, 0.5, 0.25, True, True),),
+            member_count=9,
+            queues=(QueueLoad("node", "right", 70_000, 2),),
+            queue_count=10,
+            drops={"too-large": 11},
+        ),
+        ServiceLoad("bank", "dd"),
+    ),
+)
+TRACE = TraceInfo(
+    "shop",
+    "db",
+    1,
+    (
+        TraceHop(
+            "left",
+            "bb",
+            "members",
+            policy="p2c",
+            because="so",
+            candidates=(
+                TraceCandidate(
+                    "right",
+                    id="cc",
+                    members=1,
+                    out=2,
+                    level=3,
+                    slots=4,
+                    busy=5.0,
+                    pace=0.5,
+                    failing=0.25,
+                    suspect=True,
+                    ejected=True,
+                    on_trial=True,
+                    drawn=True,
+                    chosen=True,
+                    cost=1.5,
+                    round_trip=0.125,
+                    queued=6,
+                ),
+            ),
+            count=7,
+            chosen="app",
+            why="why",
+            waiting=3,
+            outcome="handed",
+            detail="detail",
+            took=0.5,
+        ),
+    ),
+)
+
 
 class Source:
+    def load(self) -> LoadInfo:
+        return LOAD
+
+    async def trace(self, service: str, asked: TraceAsked) -> TraceInfo:
+        return replace(TRACE, service=service, cluster=f"{asked.cluster} {asked.pattern} {asked.key} {asked.balance}")
+
     def discovery(self) -> DiscoveryInfo:
         return DISCOVERY
 
@@ -186,7 +271,7 @@ async def test_the_rest_of_the_status_is_the_same_for_all():
     assert (await ask({"bank"}, "GetStatus")).pid == 4711
 
 
-@pytest.mark.parametrize("method", ["ListNodes", "ListClusters", "ListTopics"])
+@pytest.mark.parametrize("method", ["ListNodes", "ListClusters", "ListTopics", "GetLoad", "TraceCall"])
 @pytest.mark.parametrize(
     ("offered", "asked", "sentence"),
     [
@@ -198,7 +283,8 @@ async def test_the_rest_of_the_status_is_the_same_for_all():
 async def test_a_service_that_is_not_here(method, offered, asked, sentence):
     context: Any = Context()
     with pytest.raises(Aborted):
-        await getattr(ControlService(Source(), offered), method)(pb.ListRequest(service=asked), context)
+        request = pb.TraceRequest if method == "TraceCall" else pb.ListRequest
+        await getattr(ControlService(Source(), offered), method)(request(service=asked), context)
     assert (context.status, context.detail) == (grpc.StatusCode.NOT_FOUND, sentence)
 
 
@@ -252,3 +338,47 @@ async def test_discovery_keeps_to_what_the_listener_offers():
     assert [row.service for row in one.services] == ["shop"]
     with pytest.raises(Aborted):
         await ControlService(Source(), frozenset({"bank"})).GetDiscovery(pb.ListRequest(service="shop"), anywhere())
+
+
+def agree(message: Any, row: Any) -> None:
+    """Every field of a row is one of its message, and says the same."""
+    assert {field.name for field in message.DESCRIPTOR.fields} == {field.name for field in fields(row)}
+    for field in fields(row):
+        said, told = getattr(message, field.name), getattr(row, field.name)
+        if isinstance(told, tuple):
+            for one, other in zip(said, told, strict=True):
+                agree(one, other) if is_dataclass(other) else compare(one, other)
+        elif is_dataclass(told):
+            agree(said, told)
+        else:
+            compare(dict(said) if isinstance(told, dict) else said, told)
+
+
+def compare(said: Any, told: Any) -> None:
+    assert said == told
+
+
+async def test_every_field_of_a_load_arrives():
+    agree(await ControlService(Source(), frozenset()).GetLoad(pb.ListRequest(), anywhere()), LOAD)
+
+
+async def test_a_load_keeps_to_what_is_asked_and_offered():
+    only = await ControlService(Source(), frozenset({"bank"})).GetLoad(pb.ListRequest(), anywhere())
+    assert [row.service for row in only.services] == ["bank"]
+    one = await ControlService(Source(), frozenset()).GetLoad(pb.ListRequest(service="shop"), anywhere())
+    assert [row.service for row in one.services] == ["shop"]
+
+
+async def test_every_field_of_a_trace_arrives():
+    request = pb.TraceRequest(service="shop", cluster="db", pattern=16, key="k", balance=3)
+    found = await ControlService(Source(), frozenset()).TraceCall(request, anywhere())
+    agree(found, replace(TRACE, cluster="db 16 k 3"))
+
+
+async def test_a_trace_is_of_the_only_service_offered_and_of_a_request():
+    found = await ControlService(Source(), frozenset({"bank"})).TraceCall(pb.TraceRequest(cluster="db"), anywhere())
+    assert (found.service, found.cluster) == ("bank", "db 1  0")
+    context: Any = Context()
+    with pytest.raises(Aborted):
+        await ControlService(Source(), frozenset()).TraceCall(pb.TraceRequest(cluster="db"), context)
+    assert (context.status, context.detail) == (grpc.StatusCode.NOT_FOUND, "which service? There is: bank, shop")

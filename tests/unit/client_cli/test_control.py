@@ -142,3 +142,10 @@ async def test_a_token_is_not_sent_in_clear_to_another_host(tmp_path):
     (tmp_path / "token").write_text("s3cret")
     with pytest.raises(iris.Denied, match="not sent in clear"):
         await ask_once(Settings(url="tcp://192.0.2.1:7510", token_file=tmp_path / "token"), Control.nodes)
+
+
+@pytest.mark.parametrize("ask", [Control.load, lambda control: control.trace(pb.TraceRequest(cluster="db"))])
+async def test_an_older_daemon_cannot_tell(daemon, settings, run_dir, ask):
+    async with running(daemon, run_dir / "irisd.sock"):
+        with pytest.raises(Failure, match=r"^the daemon is older than 0\.3, the first release that can tell$"):
+            await ask_once(settings, ask)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,10 +12,11 @@ import pytest
 from irisd.config import Address
 from irisd.daemon import service as service_module
 from irisd.daemon.service import Service
-from irisd.effects import Cause, Connect, Control, Found, Unlink
+from irisd.effects import Cause, Connect, Control, Found, Traced, Unlink
 from irisd.link.outcome import LinkEnd, LinkFact, Outcome
 from irisd.link.race import Finish
 from irisd.model import PeerInfo
+from irisd.status import TraceAsked, TraceInfo
 
 PEER, OTHER = b"\x01" * 16, b"\x02" * 16
 AT = Address("192.0.2.7", 7511)
@@ -28,6 +30,8 @@ class FakeNode:
         settings = SimpleNamespace(max_body=1024)
         self.core = SimpleNamespace(settings=settings, draining=False, apps={}, peers={})
         self.drained = True
+        self.under_way = 0
+        self.traces: Any = None
         self.calls: list[tuple[Any, ...]] = []
         self.effects: dict[str, list[Any]] = {}
         self.called = asyncio.Event()
@@ -51,6 +55,7 @@ class FakeLink:
         self.peer = PeerInfo(node_id, "elm", address=str(AT))
         self.dialled = dialled
         self.told: list[tuple[Any, ...]] = []
+        self.drops = Counter({"heartbeat-unsent": 2})
 
     def __getattr__(self, name: str) -> Any:
         return lambda *arguments: self.told.append((name, *arguments))
@@ -118,6 +123,31 @@ async def test_the_node_is_told_how_a_link_ended(end: LinkEnd, left: bool, idle:
     assert house.node.calls[-1] == ("link_down", PEER, str(end), 5.0, ("left", left), ("idle", idle))
     assert house.told[-1] == ("shop", PEER, told)
     assert house.service.peers == 0
+
+
+async def test_what_a_link_dropped_is_remembered_when_it_has_ended() -> None:
+    house = House()
+    link = house.link()
+    assert house.service.drops == {"heartbeat-unsent": 2}
+    house.service.link_down(link, LinkEnd(Outcome.BROKEN))
+    assert house.service.drops == {"heartbeat-unsent": 2}
+    house.link()
+    assert house.service.drops == {"heartbeat-unsent": 4}
+
+
+async def test_a_trace_waits_for_the_node_to_say_that_it_is_complete() -> None:
+    house = House()
+    asked, done = TraceAsked("db"), TraceInfo("shop", "db", 1)
+    house.node.traces = SimpleNamespace(begin=lambda asked, now: (7, []), take=lambda number: done)
+    tracing = asyncio.create_task(house.service.trace(asked))
+    await asyncio.sleep(0)
+    house.service.apply([Traced(8)])  # whoever asked for that one has gone
+    assert not tracing.done()
+    house.service.apply([Traced(7)])
+    assert await tracing is done
+    house.node.traces.begin = lambda asked, now: (9, [Traced(9)])
+    assert await house.service.trace(asked) is done
+    assert not house.service._traces
 
 
 async def test_heartbeats_go_through_the_node() -> None:

@@ -67,7 +67,7 @@ class Line:
 
     def slots(self) -> tuple[int, int]:
         """Taken at the member's node, and as the caller's node counts."""
-        return only(self.far.outstanding(self.member)), self.near.node.places.outstanding("db", self.far.id)
+        return only(self.far.outstanding(self.member)), self.near.node.calls.places.outstanding("db", self.far.id)
 
     def over(self) -> bool:
         return self.near.quiet() and self.far.quiet() and not self.near.node._tunnels.open + self.far.node._tunnels.open

@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from irisd.model import Balance
-from irisd.router import Candidate, Chooser, Ended, Pool, Rotation, rank
+from irisd.router import Candidate, Chooser, Ended, Foresight, Pool, Rotation, rank
 
 
 def pool(*weights: float) -> Pool[Candidate]:
@@ -196,3 +196,23 @@ def test_rotation_forgets_those_gone():
     for n in range(1000):
         rotation.pick({n: 1, n + 1: 1})
         assert len(rotation._current) <= 4
+
+
+@pytest.mark.parametrize("policy", list(Balance))
+def test_foresight_says_what_comes_and_changes_nothing(policy):
+    some, chooser, random = pool(1, 2, 3, 4), Chooser(), Random(7)
+    for number in range(200):
+        now = number / 100
+        state = random.getstate()
+        foresight = Foresight(chooser)
+        turns = [candidate.turn for candidate in some.candidates]
+        foreseen = foresight.choose(policy, some, random, now)
+        assert [candidate.turn for candidate in some.candidates] == turns
+        random.setstate(state)
+        chosen = chooser.choose(policy, some, random, now)
+        assert chosen is foreseen
+        assert not foresight.drawn or chosen in foresight.drawn
+        chosen.begin(number, now)
+        if number >= 5:
+            for candidate in some.candidates:
+                candidate.end(number - 5, now, Ended.WELL)
