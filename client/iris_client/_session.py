@@ -119,13 +119,8 @@ class Session:
         """Return about ``limit`` bytes of what waits, or None when nothing may be sent now."""
         if self._hello_due:
             self._hello_due = False
-            hello = make(
-                kind=Kind.HELLO,
-                address=self._service,
-                member=self._name,
-                version=self._version,
-                when_full=BLOCK,
-            )
+            about = {"address": self._service, "member": self._name, "version": self._version}
+            hello = make(kind=Kind.HELLO, when_full=BLOCK, count=1, **about)  # PAUSE is heeded, GOODBYE answered
             chunks: list[bytes] = []
             append_frame(chunks, hello.SerializeToString(), b"")
             return b"".join(chunks)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from irisd.model import LARGE, Code, Frame, Kind, Pattern
 from irisd.node.core import Core, ProtocolError
-from irisd.node.endpoints import App, Endpoint
+from irisd.node.endpoints import App, Endpoint, UnderWay
+from irisd.router import Call
 from irisd.router.names import BadName, parse_address
 
 PATTERN: dict[int, int] = {
@@ -65,3 +66,10 @@ def check_id(core: Core, endpoint: Endpoint, frame: Frame) -> None:
     theirs_are_odd = isinstance(endpoint, App) or endpoint.id < core.identity.node_id  # type: ignore[operator]
     if id % 2 != theirs_are_odd:
         raise ProtocolError(f"id {id}: apps use odd ids" if isinstance(endpoint, App) else f"id {id} is not yours")
+
+
+def check_accepted(under_way: UnderWay, of_tunnel: bool) -> None:
+    """A tunnel's frames follow the CREDIT with which its member accepts it."""
+    unopened = isinstance(under_way, Call) and under_way.frame.kind == Kind.TUNNEL and not under_way.cancelled
+    if of_tunnel and unopened:
+        raise ProtocolError("tunnel: DATA, FINISH or CREDIT before its member has accepted it with a CREDIT")

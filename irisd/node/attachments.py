@@ -45,6 +45,7 @@ class Attachments:
         member_name = f"{name}@{identity.name}/{identity.node_id.hex()[:6]}.{id}"
         settings = self._core.settings
         app = App(id, name, member_name, backlog=settings.app_backlog, max_body=settings.max_body, now=self._core.now)
+        app.answers = hello.count == 1
         self._core.apps[id] = app
         app.welcome = settled
         app.heeds_pause = hello.when_full == WhenFull.BLOCK

@@ -17,20 +17,12 @@ from irisd.node.core import Core
 from irisd.node.endpoints import App, Endpoint, Member, Peer
 from irisd.node.hedges import Hedges
 from irisd.node.members import Members, Trial
+from irisd.node.outcomes import ELSEWHERE, LATE, ended_by
 from irisd.node.places import Place, Places
 from irisd.router import MAX_KEY, Call, CallState, Ended
 
 ACCEPTED = -1
 """In place of a source's id: a push whose caller has its answer already."""
-
-LATE = 0.05
-"""Seconds before its deadline from which on a call that is taken back counts as one that was not answered in time."""
-
-FAILURES = frozenset({Code.HANDLER_FAILED, Code.DEADLINE_EXCEEDED})
-"""What counts against a member."""
-
-ELSEWHERE = frozenset({Code.OVERLOADED, Code.MEMBER_LOST, Code.NO_MEMBER, Code.NOT_SUPPORTED})
-"""Failures another node may not share."""
 
 
 class Calls:
@@ -194,7 +186,7 @@ class Calls:
 
     def reply(self, target: Endpoint, call: Call, frame: Frame) -> None:
         """A REPLY, DONE or ERROR of whoever the call was given to."""
-        ended = Ended.OTHERWISE if call.late else _ended(frame)  # that was judged when its time was over
+        ended = Ended.OTHERWISE if call.late else ended_by(frame)  # that was judged when its time was over
         self._released(call, ended)
         if call.cancelled:
             if frame.kind == Kind.REPLY:
@@ -463,10 +455,3 @@ class Calls:
             if not self.members.waiting_for(cluster):
                 return
             self._feed(member)
-
-
-def _ended(frame: Frame) -> Ended:
-    """What an answer says of whoever gave it."""
-    if frame.kind != Kind.ERROR or frame.code == Code.REJECTED:
-        return Ended.WELL
-    return Ended.BADLY if frame.code in FAILURES else Ended.OTHERWISE

@@ -10,12 +10,12 @@ it did not say in its HELLO that it answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from irisd.node.attachments import Attachments
 from irisd.node.core import Core
 from irisd.node.endpoints import App, Endpoint, Peer
+from irisd.node.members import Members
 from irisd.node.views import Views
 
 LAST_CALLS: Final = "last calls"
@@ -32,14 +32,14 @@ class Draining:
         core: Shared state.
         views: Tells the peers.
         attachments: Tells the apps.
-        waiting: How many calls wait here for a free slot.
+        members: Calls wait here for their slots.
     """
 
-    def __init__(self, core: Core, views: Views, attachments: Attachments, waiting: Callable[[], int]) -> None:
+    def __init__(self, core: Core, views: Views, attachments: Attachments, members: Members) -> None:
         self._core = core
         self._views = views
         self._attachments = attachments
-        self._waiting = waiting
+        self._members = members
         self._began = 0.0
         self._version = 0
 
@@ -58,8 +58,9 @@ class Draining:
 
     @property
     def under_way(self) -> int:
-        """Calls and tunnels that involve this node."""
-        return sum(len(endpoint.given) for endpoint in self._endpoints) + self._waiting()
+        """Calls and tunnels that involve this node, and topics held for slow subscribers."""
+        given = sum(len(endpoint.given) for endpoint in self._endpoints)
+        return given + self._members.waiting + self._core.counters["held.topics"]
 
     @property
     def done(self) -> bool:

@@ -11,12 +11,12 @@ from irisd.errors import WireError
 from irisd.flow import PartsError
 from irisd.membership import Membership
 from irisd.model import AttachmentId, Code, Destination, Executed, Frame, Kind, NodeId, PeerInfo
-from irisd.node.addressing import check_id
+from irisd.node.addressing import check_accepted, check_id
 from irisd.node.attachments import Attachments
 from irisd.node.calls import Calls
 from irisd.node.core import Core, NodeIdentity, NodeSettings, ProtocolError
 from irisd.node.draining import LAST_CALLS, Draining
-from irisd.node.endpoints import App, Endpoint, Hold, Peer, Syncing, UnderWay
+from irisd.node.endpoints import App, Endpoint, Hold, Peer, Syncing
 from irisd.node.events import Events
 from irisd.node.gathers import Gathers
 from irisd.node.members import Trial
@@ -72,7 +72,7 @@ class Node:
         self._records = self._views.records
         self._peers = Peers(self._core, self._views, self._events, self._end_calls)
         self._attachments = Attachments(self._core, self._calls, self._events, self._records)
-        self._draining = Draining(self._core, self._views, self._attachments, self._calls_waiting)
+        self._draining = Draining(self._core, self._views, self._attachments, self._calls.members)
         self._watches = Watches(self._core, self._views.picture)
         self.traces = Traces(self._core, self._calls, self._views.membership)
         self._core.changed, self._core.claimed = self._watches.changed, self._watches.claimed
@@ -341,9 +341,6 @@ class Node:
 
     # -- inside
 
-    def _calls_waiting(self) -> int:
-        return self._calls.members.waiting + self._core.counters["held.topics"]
-
     def _collect(self) -> list[Effect]:
         if self._core.registry.freed or self._events.lending.is_due:
             self._events.settle()
@@ -387,7 +384,7 @@ class Node:
             self._tunnels.frame(endpoint, under_way, frame)
         elif given is not None:
             if isinstance(given, Call):
-                self._check_accepted(given, kind in _TUNNEL_FRAMES - {Kind.CREDIT})
+                check_accepted(given, kind in _TUNNEL_FRAMES - {Kind.CREDIT})
                 if kind == Kind.CREDIT:
                     self._calls.credit(endpoint, given, frame)
                 elif kind in (Kind.REPLY, Kind.ERROR, Kind.DONE):
@@ -395,7 +392,7 @@ class Node:
             elif isinstance(given, Gather) and kind in (Kind.REPLY, Kind.ERROR, Kind.DONE):
                 self._gathers.reply(endpoint, given, frame)
         elif under_way is not None:
-            self._check_accepted(under_way, kind in _TUNNEL_FRAMES)
+            check_accepted(under_way, kind in _TUNNEL_FRAMES)
             if kind in (Kind.CANCEL, Kind.ERROR):
                 if isinstance(under_way, Call):
                     self._calls.cancel(endpoint, under_way)
@@ -407,12 +404,6 @@ class Node:
             self._events.lending.consumed(endpoint, endpoint.subscriptions[id], frame)
         else:
             self._core.drop("no-such-call")
-
-    @staticmethod
-    def _check_accepted(under_way: UnderWay, of_tunnel: bool) -> None:
-        unopened = isinstance(under_way, Call) and under_way.frame.kind == Kind.TUNNEL and not under_way.cancelled
-        if of_tunnel and unopened:
-            raise ProtocolError("tunnel: DATA, FINISH or CREDIT before its member has accepted it with a CREDIT")
 
     def _accepted(self, peer: Peer, frame: Frame) -> None:
         given = peer.given.get(frame.id)
