@@ -20,6 +20,7 @@ import asyncio
 import itertools
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -27,6 +28,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import iris_client as iris
 from iris_proto.v1 import control_pb2 as pb
@@ -39,6 +41,8 @@ from tests.accept.proxy import Cables
 
 HEAL = 60.0
 """Seconds after which a mesh that is whole again must be well; the figures tell how long it took."""
+
+KINDS = ("", "partition", "one_way", "delay", "cut", "pause", "kill", "kill_member", "kill_both")
 
 REST = (1.0, 3.0)
 """Seconds without a fault, the apps at work, before the next."""
@@ -68,6 +72,8 @@ class Report:
     lost: int = 0
     unknown: int = 0
     books: Books = field(default_factory=Books)
+    only: str = ""
+    logs: Path | None = None
 
     @property
     def breaches(self) -> list[str]:
@@ -77,7 +83,8 @@ class Report:
     @property
     def command(self) -> str:
         """How to draw the same faults again."""
-        return f"make chaos SEED={self.seed} MINUTES={self.minutes:g} ARGS='--nodes {self.nodes}'"
+        only = f" --only {self.only}" if self.only else ""
+        return f"make chaos SEED={self.seed} MINUTES={self.minutes:g} ARGS='--nodes {self.nodes}{only}'"
 
     def tell(self) -> None:
         """Print the figures."""
@@ -114,11 +121,12 @@ class Chaos:
         """Build the mesh, break it until time is up, tear it down."""
         async with (
             Cables(self._nodes) as self._cables,
-            Mesh(0, service="chaos") as self._mesh,
+            Mesh(0, "--log-level", "info", service="chaos") as self._mesh,
             AsyncExitStack() as stack,
         ):
             self._log = self._mesh.folder / "executed.log"
             self._log.touch()
+            stack.callback(self._keep_logs)
             await self._build(stack)
             await self._check(None)
             ends = self._began + 60 * self._report.minutes
@@ -137,6 +145,12 @@ class Chaos:
     def say(self, words: str) -> None:
         """One line of the report, with its time."""
         print(f"{time.monotonic() - self._began:7.1f} s  {words}", flush=True)
+
+    def _keep_logs(self) -> None:
+        if self._report.logs is not None:
+            self._report.logs.mkdir(parents=True, exist_ok=True)
+            for log in self._mesh.folder.glob("*.log"):
+                shutil.copy(log, self._report.logs)
 
     # -- the mesh
 
@@ -178,10 +192,11 @@ class Chaos:
     def _draw(self) -> Fault:
         """The next fault; everything about it comes from the seed."""
         draws = self._random
-        kinds = (
+        kinds: tuple[Callable[[int, int, float], Fault], ...] = (
             self._partition, self._one_way, self._delay, self._cut, self._pause,
             self._kill, self._kill, self._kill_member, self._kill_both,
         )  # fmt: skip
+        kinds = tuple(kind for kind in kinds if self._report.only in kind.__name__)
         kind, seconds = draws.choice(kinds), draws.uniform(1.0, 8.0)
         one, other = draws.sample(range(self._nodes), 2)
         return kind(one, other, seconds)
@@ -362,7 +377,11 @@ class Chaos:
                 for reader in self._books.readers
             )
 
+        patience = time.monotonic() + 10
         while not caught_up():
+            if time.monotonic() > patience:
+                self.say(f"  not told yet: {await self._describe()}")
+                patience += 10
             for load in self._loads:
                 await load.publish()
             await asyncio.sleep(0.1)
@@ -388,7 +407,7 @@ class Chaos:
                 )
         for reader in self._books.readers:
             if not reader.balanced:
-                told.append(f"{reader.name}: {reader.missing} missing, {reader.told} told")
+                told.append(f"{reader.name}: {reader.missing} missing, {reader.told} told, last {reader.last}")
         return "; ".join(told)
 
 
@@ -397,9 +416,17 @@ async def _renew(member: AppProcess) -> None:
     await member.ready()
 
 
-async def run(seed: int, minutes: float, nodes: int) -> Report:
-    """Break a mesh for some minutes, and report."""
-    report = Report(seed, nodes, minutes)
+async def run(seed: int, minutes: float, nodes: int, only: str = "", logs: Path | None = None) -> Report:
+    """Break a mesh for some minutes, and report.
+
+    Args:
+        seed: What breaks.
+        minutes: For how long.
+        nodes: How many daemons.
+        only: Faults whose name has this in it.
+        logs: A folder for the daemons' logs.
+    """
+    report = Report(seed, nodes, minutes, only=only, logs=logs)
     print(f"chaos: {nodes} daemons for {minutes:g} min, SEED={seed}; again: {report.command}", flush=True)
     await Chaos(report).run()
     report.tell()
@@ -412,8 +439,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(os.environ.get("SEED") or 0) or random.randrange(1, 1 << 30))
     parser.add_argument("--minutes", type=float, default=float(os.environ.get("MINUTES") or 5))
     parser.add_argument("--nodes", type=int, default=4)
+    parser.add_argument("--only", default="", choices=KINDS, help="one kind of fault")
+    parser.add_argument("--logs", type=Path, help="a folder for the daemons' logs")
     wanted = parser.parse_args()
-    report = asyncio.run(run(wanted.seed, wanted.minutes, wanted.nodes))
+    report = asyncio.run(run(wanted.seed, wanted.minutes, wanted.nodes, wanted.only, wanted.logs))
     return 1 if report.breaches else 0
 
 
