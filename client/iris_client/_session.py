@@ -288,7 +288,8 @@ class Session:
                 self.watch(timed)  # it gave itself more time
         elif isinstance(timed, Call):
             self._drop_held(timed)
-            if timed.id and self._calls.pop(timed.id, None) is not None:
+            if timed.id:  # a tunnel has been taken out of the calls by its own end
+                self._calls.pop(timed.id, None)
                 self._assembly.forget(timed.id)
                 self._outbox.push(Out(make(kind=Kind.CANCEL, id=timed.id)))
 
