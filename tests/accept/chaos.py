@@ -183,6 +183,7 @@ class Chaos:
             tasks.append(group.create_task(follow(app, load.topic, name, self._books, ready)))
             await ready.wait()
         await self._whole()
+        tasks.append(group.create_task(self._books.feel_lag()))
         for load in self._loads:
             tasks.append(group.create_task(load.run()))
         self.say(f"{self._nodes} daemons linked; SEED={self._report.seed}")
@@ -309,6 +310,7 @@ class Chaos:
             self._report.unknown += reader.unknown
             reader.reckon()
         self._report.lost += lost
+        books.lag = 0.0
         if fault is not None:
             verdict = "ok" if len(books.breaches) == before else f"{len(books.breaches)} breaches"
             self.say(f"  whole after {whole:.1f} s, {lost} events lost: {verdict}")
