@@ -16,6 +16,7 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Callable
+from math import inf
 from sys import byteorder
 from typing import Final
 
@@ -29,6 +30,9 @@ MESSAGE_COST: Final = 32
 
 CONFIRM_BYTES: Final = 4 * MiB
 """How much is written before a FLUSH of our own goes out."""
+
+CONFIRM_SECONDS: Final = 1.0
+"""How long after the last one the next goes out, if anything was written."""
 
 
 class _Batch:
@@ -121,6 +125,7 @@ class Publishing:
         self._unasked = 0  # messages written since the last FLUSH, ours or the app's
         self._unasked_bytes = 0  # and what they cost
         self._asking: FlushCall | None = None  # the FLUSH of ours that is under way
+        self._ask_at = inf  # when the next one is due, once something was written
 
     def add(self, topic: str, body: bytes) -> bool:
         """Add to the batch that is open for ``topic``, if one is and there is room. The hot path: no checks."""
@@ -196,8 +201,12 @@ class Publishing:
         while self._queue and size == 0 and not self.paused:
             head = self._queue[0]
             size = self._write_flush(head, chunks) if isinstance(head, FlushCall) else self._write(head, chunks)
-        if self._unasked_bytes >= CONFIRM_BYTES and self._asking is None:
-            self._asking = FlushCall(self, None, float("inf"))
+        if not self._unasked:
+            self._ask_at = inf
+        elif self._ask_at == inf:
+            self._ask_at = now + CONFIRM_SECONDS
+        if (self._unasked_bytes >= CONFIRM_BYTES or now >= self._ask_at) and self._asking is None:
+            self._asking = FlushCall(self, None, inf)
             # Right after what was just written, unless that is the middle of a message.
             self._queue.insert(1 if self._queue and self._in_parts(self._queue[0]) else 0, self._asking)
         if self._full and self.waiting <= self.limit // 2:

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import iris_client as iris
+from iris_client._calls import SURVEY_GRACE
 from tests.accept.chaos_app import CLUSTER
 
 TIMEOUT = 3.0
@@ -259,7 +260,7 @@ class Load:
 
     async def _survey(self) -> None:
         books = self._books
-        async with books.operation("survey"):
+        async with books.operation("survey", TIMEOUT + SURVEY_GRACE):
             answers: Counter[str] = Counter()
             async with self.app.survey(CLUSTER, b"?", timeout=TIMEOUT) as survey:
                 async for answer in survey:
