@@ -44,7 +44,7 @@ class AppProcess:
         errors = os.open(self._log or os.devnull, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *self._command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=errors
+                *self._command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=errors
             )
         finally:
             os.close(errors)
@@ -54,16 +54,6 @@ class AppProcess:
         assert self._process is not None and self._process.stdout is not None
         line = await asyncio.wait_for(self._process.stdout.readline(), START_TIMEOUT)
         assert line == b"ready\n", "an app did not come up"
-
-    async def says(self) -> bytes:
-        """Its next line of output; empty at its end."""
-        assert self._process is not None and self._process.stdout is not None
-        return await asyncio.wait_for(self._process.stdout.readline(), START_TIMEOUT)
-
-    def tell(self, line: str) -> None:
-        """Write a line to its input."""
-        assert self._process is not None and self._process.stdin is not None
-        self._process.stdin.write(line.encode() + b"\n")
 
     def signal(self, number: int) -> None:
         """Send it a signal; one that has ended is ordinary."""
@@ -76,8 +66,6 @@ class AppProcess:
         if self._process is not None:
             self.signal(signal.SIGKILL)
             await self._process.wait()
-            if self._process.stdin is not None:
-                self._process.stdin.close()
 
 
 def numbers_in(logs: Iterable[Path]) -> list[int]:
