@@ -267,7 +267,9 @@ async def test_a_light_day_leaves_nothing_behind() -> None:
             middle, last = gauge.thirds("memory")
             if MINUTES >= 3:
                 assert last <= GROWTH * middle, f"{daemon.name}: memory grew from {middle:,.0f} to {last:,.0f} bytes"
-        await asyncio.wait(left := asyncio.all_tasks() - tasks_before - {asyncio.current_task()}, timeout=2.0)
+        left = asyncio.all_tasks() - tasks_before - {asyncio.current_task()}
+        if left:
+            await asyncio.wait(left, timeout=2.0)
         assert all(task.done() for task in left), f"tasks left behind: {[task for task in left if not task.done()]}"
         unexpected = {what: n for what, n in day.outcomes.items() if what.split(":")[0] in ("publish", "group", "flip")}
         assert not unexpected, unexpected
