@@ -9,7 +9,7 @@ FILE  ?=
 ARGS  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test run fmt lint types arch unit sim integration netns interop fuzz accept scale bench \
+.PHONY: help demo test run fmt lint types arch unit sim integration netns interop fuzz accept chaos scale bench \
         oldest proto docs check constraints clean
 
 help: ## List the targets
@@ -69,6 +69,9 @@ fuzz: $(VENV)/.dev ## Every decoder against nonsense (PROFILE=short|long)
 
 accept: $(VENV)/.dev ## The long scenarios that prove the promises; minutes
 	@$(PYTEST) -rs -m accept --timeout=900 tests $(ARGS)
+
+chaos: $(VENV)/.dev ## Break a real mesh for a while and check every promise (SEED= MINUTES=5)
+	@$(BIN)/python -m tests.accept.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 scale: $(VENV)/.dev ## How a mesh of 10, 100 and 1,000 simulated nodes behaves (ARGS='--nodes 3000')
 	@$(BIN)/python -m tests.sim.scale $(ARGS)

@@ -12,7 +12,7 @@ from iris_client._frames import Header, Kind, append_frame, append_joined, make,
 from iris_client._model import MAX_SIZES, PART_BYTES
 
 if TYPE_CHECKING:
-    from iris_client._publishing import FlushCall
+    from iris_client._flushcall import FlushCall
 
 MESSAGE_COST: Final = 32
 """Bytes a waiting message is charged besides its body: what Python needs to hold it, about."""

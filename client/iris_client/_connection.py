@@ -69,6 +69,7 @@ class Connection:
         self._lane: Lane | None = None
         self._closing = False
         self._stopping = False
+        self._in_order = False  # the daemon ended the stream after it had read all of it
         self.state = State.CONNECTING
         self.url = ""
         self.loop = asyncio.get_running_loop()
@@ -190,6 +191,7 @@ class Connection:
                 if self._idle is not None:
                     self._check_idle()
         except LaneEnded as ended:
+            self._in_order = self._stopping and ended.status == "OK"
             return ended.detail or f"the daemon ended the stream ({ended.status})"
         except ProtocolError as error:
             _log.error("the daemon at %s broke the protocol, attaching again: %s", self.url, error)
@@ -248,7 +250,7 @@ class Connection:
 
     def _detached(self, reason: str) -> None:
         unknown = self._session.lane_down(reason)
-        if unknown:
+        if unknown and not self._in_order:
             _log.warning("%d published messages may have been lost with the stream to %s", unknown, self.url)
         if not self._closing:
             self._set_state(State.DETACHED, reason)

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
-from iris_client._frames import Header, Kind, make
+from iris_client._frames import Code, Header, Kind, ProtocolError, make
 from iris_client._model import NO_HEADERS, Request
+from iris_client._tunnelcall import broken, tunnel_frame
 from iris_client._tunnelflow import TunnelFlow
 
 PATTERN_NAMES: Final[dict[int, str]] = {
@@ -125,6 +126,26 @@ class Delivery:
                 detail=detail,
             )
             self._session.answer(self, header, body)
+
+    def on_frame(self, kind: int, header: Header, body: bytes) -> None:
+        """Take a frame that its opener sent after the first.
+
+        Raises:
+            ProtocolError: It is none that may follow.
+        """
+        flow = self.flow
+        if kind == Kind.CANCEL:
+            self.cancel()
+            if flow is not None and (self.kind == Kind.TUNNEL or self.over):
+                flow.abort("the opener cancelled it", Code.CANCELLED)
+        elif flow is None:
+            raise ProtocolError(f"unexpected frame kind {kind} for a {PATTERN_NAMES[self.kind]}")
+        elif kind == Kind.ERROR:
+            if self.kind != Kind.TUNNEL:
+                self.cancel()
+            flow.fail(broken(f"tunnel of cluster {self.cluster!r}", header.detail or "the opener broke it"))
+        else:
+            tunnel_frame(flow, kind, header, body)
 
     def cancel(self, *, late: bool = False) -> None:
         """The caller gave up, or its deadline passed (``late``). The handler is told; its answer is still due."""

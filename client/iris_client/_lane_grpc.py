@@ -37,7 +37,9 @@ _OPTIONS: Final = (
 )
 
 
-_CLOSED: Final = re.compile(r"Socket closed|Stream removed|(recv|send)msg:|Connection reset|Broken pipe")
+_CLOSED: Final = re.compile(
+    r"Socket closed|Stream removed|(recv|send)msg:|Connection reset|Broken pipe|Internal error from Core"
+)
 """How grpc begins to say that a connection has ended."""
 
 

@@ -19,12 +19,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from math import inf
 from typing import Final
 
 from iris_client._batches import MESSAGE_COST, Batch, Side, publish_lost
 from iris_client._calls import Call, Promise
-from iris_client._errors import DeadlineExceeded, IrisError, SlowSubscriber
-from iris_client._frames import Header, Kind, append_frame, make
+from iris_client._errors import SlowSubscriber
+from iris_client._flushcall import FlushCall
+from iris_client._frames import Kind, append_frame, make
 from iris_client._model import MAX_SIZES, PART_BYTES, PUBLISH_BUFFER_BYTES, Executed, MiB
 
 CONFIRM_BYTES: Final = 4 * MiB
@@ -33,47 +35,11 @@ CONFIRM_BYTES: Final = 4 * MiB
 FRAME_COST: Final = 256
 """Bytes a frame that is on its way is charged besides what is written: what a daemon needs to hold it, about."""
 
+CONFIRM_SECONDS: Final = 1.0
+"""How long after the last one the next goes out, if anything was written."""
+
 SHARE: Final = 8
 """A topic that is paused may fill this part of the buffer."""
-
-
-class FlushCall(Call):
-    """A FLUSH. Ours when ``promise`` is None; the app's otherwise, and then it outlives the stream it was sent on.
-
-    Attributes:
-        number: Batches with a lower one come before it.
-        covers: How many messages had ever been written before it.
-    """
-
-    __slots__ = ("_publishing", "covers", "number", "promise")
-
-    def __init__(self, publishing: Publishing, promise: Promise | None, deadline: float, number: int = 0) -> None:
-        super().__init__(make(kind=Kind.FLUSH, at_once=promise is None), b"", deadline, "flush")
-        self._publishing = publishing
-        self.promise = promise
-        self.number = number
-        self.covers = 0
-
-    def on_frame(self, kind: int, header: Header, body: bytes) -> None:
-        if kind == Kind.ERROR:
-            self.fail(self.error(header, body))
-        elif kind == Kind.DONE:
-            self.over = True
-            self._publishing.confirmed(self, header.lost, header.count)
-        else:
-            super().on_frame(kind, header, body)
-
-    def fail(self, error: IrisError) -> None:
-        self.over = True
-        self._publishing.failed(self)
-        if self.promise is not None and not self.promise.done():
-            self.promise.set_exception(error)
-
-    def expired(self, now: float) -> None:
-        self.fail(DeadlineExceeded("flush: the daemon did not answer in time", executed=None))
-
-    def detached(self, reason: str) -> None:
-        self.id = 0  # asked again on the next stream
 
 
 class Publishing:
@@ -122,6 +88,7 @@ class Publishing:
         self._held = 0  # of them, how many it holds for slow subscribers
         self._unasked_bytes = 0  # written since the last FLUSH of ours
         self._asking: FlushCall | None = None  # the FLUSH of ours that is under way
+        self._ask_at = inf  # when the next one is due, once something was written
         self._sides: dict[str, Side] = {}  # topics that are paused
         self._aside = 0  # what waits there
         self._departing: FlushCall | None = None  # the last that the daemon that is leaving gets
@@ -274,7 +241,7 @@ class Publishing:
         self._last = None
         self._departed = departed
         if self._queue or self._confirmed < self._written:
-            self._departing = FlushCall(self, None, float("inf"))
+            self._departing = FlushCall(self, None, inf)
             self._queue.append(self._departing)
             self._wake()
         else:
@@ -303,8 +270,12 @@ class Publishing:
         while self._queue and size == 0 and not self.paused and not self._choked:
             head = self._queue[0]
             size = self._write_flush(head, chunks) if isinstance(head, FlushCall) else self._write(head, chunks)
-        if self._unasked_bytes >= CONFIRM_BYTES and self._asking is None:
-            self._asking = FlushCall(self, None, float("inf"))
+        if not self._unasked_bytes:
+            self._ask_at = inf
+        elif self._ask_at == inf:
+            self._ask_at = now + CONFIRM_SECONDS
+        if (self._unasked_bytes >= CONFIRM_BYTES or now >= self._ask_at) and self._asking is None:
+            self._asking = FlushCall(self, None, inf)
             # Right after what was just written, unless that is the middle of a message.
             self._queue.insert(1 if self._queue and self._in_parts(self._queue[0]) else 0, self._asking)
         self._say_room()

@@ -22,14 +22,15 @@ from iris_client._deliveries import PATTERN_NAMES, Delivery, Member
 from iris_client._errors import IrisError, Overloaded
 from iris_client._eventqueue import BLOCK, Returns, SubscribeCall
 from iris_client._flows import Flows
+from iris_client._flushcall import FlushCall
 from iris_client._frames import EXECUTED_NO, Code, Header, Kind, ProtocolError, append_frame, decode_batch, make
 from iris_client._held import Held
 from iris_client._large import PROCESS, Arrival, Feed, Reserve
 from iris_client._model import CALL_BUFFER_BYTES, Executed, Limits
 from iris_client._outbox import Out, Outbox
-from iris_client._publishing import FlushCall, Publishing
+from iris_client._publishing import Publishing
 from iris_client._requestcall import RequestCall
-from iris_client._tunnelcall import TunnelCall, broken, tunnel_frame
+from iris_client._tunnelcall import TunnelCall, broken
 from iris_client._tunnelflow import TunnelFlow
 
 _WHOLE: Final = frozenset({Kind.DATA, Kind.PART, Kind.CHANGE})  # `more` means something else there
@@ -329,7 +330,7 @@ class Session:
             elif id:
                 delivery = self._deliveries.get(id)
                 if delivery is not None:
-                    self._for_delivery(delivery, kind, header, body)
+                    delivery.on_frame(kind, header, body)
                 elif kind == Kind.CANCEL:
                     self._assembly.forget(id)
             else:
@@ -396,21 +397,6 @@ class Session:
         member.deliver(delivery)
         return None
 
-    def _for_delivery(self, delivery: Delivery, kind: int, header: Header, body: bytes) -> None:
-        flow = delivery.flow
-        if kind == Kind.CANCEL:
-            delivery.cancel()
-            if flow is not None and (delivery.kind == Kind.TUNNEL or delivery.over):
-                flow.abort("the opener cancelled it", Code.CANCELLED)
-        elif flow is None:
-            raise ProtocolError(f"unexpected frame kind {kind} for a {PATTERN_NAMES[delivery.kind]}")
-        elif kind == Kind.ERROR:
-            if delivery.kind != Kind.TUNNEL:
-                delivery.cancel()
-            flow.fail(broken(f"tunnel of cluster {delivery.cluster!r}", header.detail or "the opener broke it"))
-        else:
-            tunnel_frame(flow, kind, header, body)
-
     # ---------------------------------------- for deliveries, flows, outbox
 
     def answer(self, delivery: Delivery, header: Header, body: bytes) -> None:
@@ -438,11 +424,10 @@ class Session:
         feed.pump()
 
     def _flow_ended(self, owner: Call | Delivery) -> None:
-        if isinstance(owner, Delivery):
-            if self._deliveries.get(owner.id) is owner:
-                del self._deliveries[owner.id]
-        else:
+        if not isinstance(owner, Delivery):
             self._calls.pop(owner.id, None)
+        elif self._deliveries.get(owner.id) is owner:
+            del self._deliveries[owner.id]
 
     def _has_left(self, call: Standing) -> None:
         cluster, member = self._leaving.pop(call, ("", None))

@@ -21,14 +21,7 @@ from random import SystemRandom
 import structlog
 
 from irisd import __version__
-from irisd.attach import (
-    AdminServer,
-    AttachLimits,
-    Attachment,
-    AttachRefused,
-    AttachServer,
-    DrainInfo,
-)
+from irisd.attach import AdminServer, AttachLimits, Attachment, AttachRefused, AttachServer, DrainInfo
 from irisd.config import Address, Config
 from irisd.daemon.discovering import DiscoveryLinks, tell
 from irisd.daemon.draining import Drain
@@ -444,12 +437,11 @@ class Daemon:
             found.append(Condition("few-open-files", f"at most {self._open_files} open files; raise LimitNOFILE"))
         if self._discovery is not None:
             found += self._discovery.conditions(sum(service.peers for service in self._services.values()))
-        now = self._clock()
         for service in self._services.values():
             if not service.peers and self._discovery is not None and self._should_have_peers():
                 detail = f"{service.name}: no other node found yet, looking by {self._discovery.searching()}"
                 found.append(Condition("no-peers", f"{detail}; `iris doctor` says more"))
-            found += conditions(service.node, now)
+            found += conditions(service.node, self._clock())
         return found
 
     def _should_have_peers(self) -> bool:

@@ -50,7 +50,7 @@ class Ledger:
             self._unacknowledged.popleft()
 
     def lose(self, key: TopicKey, messages: int) -> None:
-        """Messages that will never be sent; told at the next :meth:`relinked`."""
+        """Messages that will never be sent; told at the next :meth:`relinked` or :meth:`untold`."""
         if key not in self._lost and len(self._lost) >= MAX_TOPICS:
             key = ("", "")
         self._lost[key] = self._lost.get(key, 0) + messages
@@ -64,6 +64,10 @@ class Ledger:
         while self._unacknowledged and self._unacknowledged[0][0] <= before:
             _, key, messages = self._unacknowledged.popleft()
             self.lose(key, messages)
+        return self.untold()
+
+    def untold(self) -> list[tuple[TopicKey, int]]:
+        """What was lost and not told yet. Forgotten: whoever asks tells it."""
         lost, self._lost = self._lost, {}
         return list(lost.items())
 

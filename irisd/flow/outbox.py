@@ -146,6 +146,10 @@ class Outbox:
         self._urgent = deque(frame for frame in self._urgent if frame.kind not in kinds)
         self.urgent_bytes = sum(cost(frame) for frame in self._urgent)
 
+    def urgent(self) -> Iterator[Frame]:
+        """Urgent frames that have not left."""
+        return iter(self._urgent)
+
     def fits(self, frame: Frame, limit: int) -> bool:
         """Whether it keeps the calls that wait here within ``limit`` bytes; one always fits."""
         flow = self._flows.get(REQUESTS)

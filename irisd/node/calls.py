@@ -33,7 +33,7 @@ class Calls:
         self._accepted = accepted
         self.members = Members(core)
         self.places = Places(core, self.members)
-        self.hedges = Hedges(core, self.members, self.places, self._go)
+        self.hedges = Hedges(core, self.members, self.places, self._go, self._forget)
 
     # -- members of this node's own clusters
 
@@ -232,20 +232,6 @@ class Calls:
         self.places.accepted(call)
         self._accepted(call, target, frame)
 
-    def _survives(self, call: Call) -> bool:
-        """One of two attempts has failed: whether the other goes on alone."""
-        rival = call.rival
-        if rival is None:
-            return False
-        call.rival = rival.rival = None
-        rival.exposed = rival.exposed or call.executed is not Executed.NO
-        self._forget(call)
-        source = self._core.endpoint(call.source)
-        if source is not None:
-            source.opened[rival.source_id] = rival
-        self._core.timers.add(rival, rival.deadline)
-        return True
-
     def carried(self, call: Call) -> None:
         """The tunnel that carried a request is over, and with it the request: its slot is free."""
         self._left(call, Ended.OTHERWISE)
@@ -349,7 +335,7 @@ class Calls:
         self._left(call, Ended.OTHERWISE)
         call.attempt = None
         call.exposed = call.exposed or executed is not Executed.NO
-        if self._survives(call):
+        if self.hedges.survives(call):
             return
         again = executed is Executed.NO or (call.frame.idempotent and code == Code.MEMBER_LOST)
         if (

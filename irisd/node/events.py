@@ -182,6 +182,9 @@ class Events:
             if lost and flow.topic is not None:
                 ledger.lose(flow.topic, lost)
                 self._core.drop("link-lost", lost)
+        for frame in peer.outbox.urgent():
+            if frame.kind == Kind.LOST:  # counted before, and still untold
+                ledger.lose((frame.address, frame.group), frame.count)
 
     # -- in
 

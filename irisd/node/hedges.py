@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from irisd.model import Kind, Pattern
+from irisd.model import Executed, Kind, Pattern
 from irisd.node.core import Core
 from irisd.node.endpoints import App
 from irisd.node.members import Members
@@ -23,13 +23,22 @@ class Hedges:
         members: To find out whose slot a call has.
         places: To choose another node.
         go: Gives a call to a node.
+        forget: Ends an attempt, for its source.
     """
 
-    def __init__(self, core: Core, members: Members, places: Places, go: Callable[[Call, Place], None]) -> None:
+    def __init__(
+        self,
+        core: Core,
+        members: Members,
+        places: Places,
+        go: Callable[[Call, Place], None],
+        forget: Callable[[Call], None],
+    ) -> None:
         self._core = core
         self._members = members
         self._places = places
         self._go = go
+        self._forget = forget
 
     def plan(self, call: Call) -> None:
         """A call begins: if it may be hedged, note when."""
@@ -70,3 +79,17 @@ class Hedges:
         core.counters["calls.hedged"] += 1
         call.rival, twin.rival = twin, call
         self._go(twin, place)
+
+    def survives(self, call: Call) -> bool:
+        """An attempt has failed: whether there is a second one, which goes on alone."""
+        rival = call.rival
+        if rival is None:
+            return False
+        call.rival = rival.rival = None
+        rival.exposed = rival.exposed or call.executed is not Executed.NO
+        self._forget(call)
+        source = self._core.endpoint(call.source)
+        if source is not None:
+            source.opened[rival.source_id] = rival
+        self._core.timers.add(rival, rival.deadline)
+        return True

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 
+from irisd.flow import TopicKey
 from irisd.flow.outbox import REQUESTS
 from irisd.membership import MAX_JUMP, Membership, Verdict
 from irisd.model import Claim, Frame, Kind, NodeId, NodeRecord, State
@@ -248,7 +249,14 @@ class Records:
         ledger = self._core.ledgers[peer.id]
         if not ledger.resumed(frame.total):
             self._forgotten(peer.id)
-        for (topic, group), count in ledger.relinked(frame.seq, peer.sent_before):
+        self._tell(peer, ledger.relinked(frame.seq, peer.sent_before))
+
+    def tell_lost(self, peer: Peer) -> None:
+        """It counts as there again: tell what was not sent while it was linked and still taken for dead."""
+        self._tell(peer, self._core.ledgers[peer.id].untold())
+
+    def _tell(self, peer: Peer, losses: list[tuple[TopicKey, int]]) -> None:
+        for (topic, group), count in losses:
             self._core.urgent(peer, Frame(Kind.LOST, address=topic, group=group, count=count))
 
     # -- who waits

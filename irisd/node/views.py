@@ -173,6 +173,8 @@ class Views:
             routable = afar and ("retry", node) not in core.timers
         if core.registry.is_routable(node) != routable:
             core.registry.routable(node, routable)
+            if routable and peer is not None and peer.linked:
+                self.records.tell_lost(peer)
             self.claimed(node)
 
     def claimed(self, node: NodeId) -> None:

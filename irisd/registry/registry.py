@@ -181,11 +181,11 @@ class Registry:
         return sorted(self._clusters.items())
 
     def topics(self) -> dict[tuple[str, str], dict[NodeId, int]]:
-        """Every (filter, group), with the nodes that subscribe and how many subscribers each has."""
+        """Every (filter, group), with the routable nodes that subscribe and how many subscribers each has."""
         topics: dict[tuple[str, str], dict[NodeId, int]] = {}
         for node, held in self._claims.items():
             for claim in held.values():
-                if claim.topic:
+                if claim.topic and node in self._routable:
                     topics.setdefault((claim.topic, claim.group), {})[node] = claim.members
         return topics
 

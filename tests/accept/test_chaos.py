@@ -10,17 +10,16 @@ import asyncio
 import gc
 import os
 import random
-import sys
 import time
 from collections import Counter
 from contextlib import suppress
-from pathlib import Path
 
 import psutil
 import pytest
 
 import iris_client as iris
 from irisd.demo.mesh import DaemonProcess, Mesh
+from tests.accept.processes import AppProcess
 
 REQUESTS = 10_000
 TASKS = 64
@@ -32,40 +31,10 @@ MEMBERS = 2  # on each node
 pytestmark = pytest.mark.accept
 
 
-class MemberProcess:
-    """A member app, killable."""
-
-    def __init__(self, daemon: DaemonProcess, log: Path) -> None:
-        self._daemon = daemon
-        self._log = log
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def start(self) -> None:
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            str(Path(__file__).with_name("chaos_member.py")),
-            self._daemon.url,
-            str(self._log),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-
-    async def ready(self) -> None:
-        assert self._process is not None and self._process.stdout is not None
-        line = await asyncio.wait_for(self._process.stdout.readline(), 40)
-        assert line == b"ready\n", "a member did not come up"
-
-    async def kill(self) -> None:
-        assert self._process is not None
-        with suppress(ProcessLookupError):
-            self._process.kill()
-        await self._process.wait()
-
-
 class Chaos:
     """Kills something every now and then and starts it again."""
 
-    def __init__(self, daemons: list[DaemonProcess], members: list[MemberProcess], seed: int) -> None:
+    def __init__(self, daemons: list[DaemonProcess], members: list[AppProcess], seed: int) -> None:
         self._daemons = daemons
         self._members = members
         self._random = random.Random(seed)
@@ -104,7 +73,9 @@ async def test_every_request_ends_once_and_tells_the_truth() -> None:
             others = [other.links for other in mesh.daemons if other is not daemon]
             daemon.seed_with(others)
         log = mesh.folder / "executed.log"
-        members = [MemberProcess(daemon, log) for daemon in mesh.daemons for _ in range(MEMBERS)]
+        members = [
+            AppProcess("chaos_member.py", daemon.url, str(log)) for daemon in mesh.daemons for _ in range(MEMBERS)
+        ]
         for member in members:
             await member.start()
         for member in members:

@@ -270,6 +270,17 @@ async def test_publishes_in_flight_when_the_stream_breaks_are_counted(
     assert "1 published messages may have been lost" in caplog.text
 
 
+async def test_closing_without_a_flush_loses_nothing_and_says_nothing(
+    local: LocalMesh, server: iris.Mesh, caplog: pytest.LogCaptureFixture
+):
+    async with server.subscribe("t") as events:
+        async with local.connect(0) as mesh:
+            await mesh.publish_many("t", [b"1", b"2"])
+        async with asyncio.timeout(5):
+            assert [(await anext(events)).body, (await anext(events)).body] == [b"1", b"2"]
+    assert "lost" not in caplog.text
+
+
 async def test_a_daemon_that_says_goodbye(local: LocalMesh, server: iris.Mesh):
     started, release = asyncio.Event(), asyncio.Event()
     async with server.join(waiting_cluster(started, release)), local.connect(0) as mesh:

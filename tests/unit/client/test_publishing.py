@@ -8,7 +8,7 @@ from iris_client import DeadlineExceeded, PublishLost
 from iris_client._batches import MESSAGE_COST
 from iris_client._frames import Kind
 from iris_client._model import MAX_SIZES, PART_BYTES
-from iris_client._publishing import CONFIRM_BYTES
+from iris_client._publishing import CONFIRM_BYTES, CONFIRM_SECONDS
 from tests.unit.client.ground import Daemon, MiB, Promise
 
 
@@ -49,6 +49,16 @@ def test_what_waits_shares_a_frame(daemon: Daemon):
     publish(daemon, "t", b"alone")
     header, body = daemon.take_one()
     assert (list(header.sizes), body) == ([], b"alone")
+
+
+def test_what_nobody_can_vouch_for_is_no_more_than_a_moments_messages(daemon: Daemon):
+    for number in range(100):  # small and few: far from what is confirmed for its size
+        publish(daemon, "t", b"%d" % number)
+        for header, _ in daemon.take():
+            if header.kind == Kind.FLUSH:
+                daemon.say(kind=Kind.DONE, id=header.id)
+        daemon.now += 0.1
+    assert daemon.session.lane_down("gone") <= CONFIRM_SECONDS / 0.1 + 1
 
 
 def test_nothing_waits_in_order_to_be_gathered(daemon: Daemon):

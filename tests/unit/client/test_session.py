@@ -693,6 +693,17 @@ def test_a_tunnel_is_opened_by_the_members_first_credit(daemon: Daemon):
     assert daemon.session.idle
 
 
+def test_a_tunnel_not_accepted_in_time_is_cancelled(daemon: Daemon):
+    call = tunnel(daemon)
+    daemon.take()
+    daemon.session.on_deadline(call.deadline)
+    assert isinstance(promise_of(call).error, DeadlineExceeded)
+    # its member may have accepted this very moment, and would wait for ever
+    assert [(int(h.kind), h.id) for h, _ in daemon.take()] == [(Kind.CANCEL, call.id)]
+    daemon.say(kind=Kind.CREDIT, id=call.id, count=1000)
+    assert daemon.session.idle
+
+
 def test_nothing_comes_before_a_tunnel_is_accepted(daemon: Daemon):
     call = tunnel(daemon)
     daemon.take()

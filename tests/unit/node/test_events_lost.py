@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from irisd.flow.ledger import ACK_EVERY
-from irisd.model import Frame, KiB, Kind, MiB, WhenFull
+from irisd.model import FEATURES, Frame, KiB, Kind, MiB, State, WhenFull
 from tests.unit.node.house import (
     Place,
     bodies,
@@ -12,12 +12,21 @@ from tests.unit.node.house import (
     cut,
     link,
     lost,
+    meet,
     only,
     pair,
     publish,
     pump,
     subscriber,
 )
+
+
+def state(one: Place, other: Place) -> State:
+    """What one believes of the other."""
+    known = one.node.membership.view.known(other.id)
+    assert known is not None
+    return known.state
+
 
 # -- losses
 
@@ -223,3 +232,37 @@ def test_a_publisher_that_leaves_leaves_nothing():
     assert [frame.lost_unknown for frame in far.hear(there)] == [False]
     subscription = far.node.core.apps[there].subscriptions[1]
     assert subscription.sources == set()
+
+
+def test_what_is_published_while_a_peer_that_came_back_is_still_taken_for_dead_is_told():
+    near, far = Place(1), Place(2)
+    meet(near, far)
+    there, app = subscriber(far, "t"), near.app()
+    cut(near, far, seconds=10.0)
+    assert state(near, far) is State.DEAD
+    near.say(app, publish("t", b"1"))
+    near.links[far.id], far.links[near.id] = far, near
+    near.link_up(far.id, features=FEATURES, dialled=True)
+    far.link_up(near.id, features=FEATURES, dialled=False)
+    carry(far, near)  # its record, and not yet that it is alive: it has to be told that it was taken for dead
+    assert state(near, far) is State.DEAD
+    near.say(app, publish("t", b"2"))
+    pump(near, far)
+    near.say(app, publish("t", b"3"))
+    pump(near, far)
+    heard = far.hear(there)
+    assert (bodies(heard), lost(heard)) == ([b"3"], 2)
+
+
+def test_the_news_of_a_loss_that_never_left_is_told_again():
+    near, far = pair()
+    there, app = subscriber(far, "t"), near.app()
+    cut(near, far)
+    near.say(app, publish("t", b"x", b"y"))
+    near.link_up(far.id)
+    far.link_up(near.id)
+    near.links[far.id], far.links[near.id] = far, near
+    carry(far, near)  # near has put the news of the loss into its queue
+    cut(near, far)
+    link(near, far)
+    assert lost(far.hear(there)) == 2

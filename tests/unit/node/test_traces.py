@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from irisd.effects import Traced
-from irisd.model import FEATURES, MEMBERSHIP, Balance, Frame, Kind, Pattern
+from irisd.model import FEATURES, MEMBERSHIP, TRACES, Balance, Frame, Kind, Pattern
 from irisd.node.traces import MAX_OPEN, PATIENCE
 from irisd.status import TraceAsked, TraceHop, TraceInfo
 from irisd.wire import encode_hop
@@ -337,4 +337,4 @@ def test_a_peer_that_asks_and_does_not_read_is_not_answered_for_ever():
 
 
 def test_this_release_says_that_it_can_be_asked():
-    assert FEATURES & 4
+    assert FEATURES & TRACES

@@ -134,6 +134,15 @@ def test_topics_are_listed_with_their_nodes():
     assert registry.topics() == {("orders.*", ""): {A: 1, B: 1}, ("orders.>", "billing"): {A: 3}}
 
 
+def test_topics_of_a_node_that_is_lost_are_not_listed():
+    registry = reachable()
+    registry.learn(A, [ORDERS, GROUP])
+    registry.learn(B, [ORDERS])
+    registry.routable(A, False)  # what it misses is counted still
+    assert registry.topics() == {("orders.*", ""): {B: 1}}
+    assert registry.match("orders.x").unreachable
+
+
 def test_claims_are_bounded(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "MAX_CLAIMS", 10)
     registry = reachable()
