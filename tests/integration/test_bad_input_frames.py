@@ -166,7 +166,10 @@ REFUSED = {
     "a bad filter": (frame(SUBSCRIBE, 1, address="a.>.b"), pb.CODE_INVALID, "topic filter 'a.>.b'"),
     "a bad group": (frame(SUBSCRIBE, 1, address="a", group="x y"), pb.CODE_INVALID, "cluster 'x y'"),
     "an unknown policy": (frame(SUBSCRIBE, 1, address="a", when_full=9), pb.CODE_INVALID, "when_full: 9 is none"),
-    "a policy to come": (frame(SUBSCRIBE, 1, address="a", when_full=3), pb.CODE_NOT_SUPPORTED, "is not offered"),
+    "a long key": (call(R, 1, "x", key="k" * 100_000), pb.CODE_INVALID, "key: at most 1024 bytes"),
+    "an unknown balance": (call(R, 1, "x", balance=99), pb.CODE_INVALID, "balance: 99 is unknown"),
+    "a join with an unknown balance": (join(1, "a", balance=6), pb.CODE_INVALID, "balance: 0 to 5"),
+    "a join below all levels": (join(1, "a", priority=256), pb.CODE_INVALID, "priority: 0 to 255"),
 }
 
 
