@@ -168,8 +168,16 @@ REFUSED = {
     "an unknown policy": (frame(SUBSCRIBE, 1, address="a", when_full=9), pb.CODE_INVALID, "when_full: 9 is none"),
     "a long key": (call(R, 1, "x", key="k" * 100_000), pb.CODE_INVALID, "key: at most 1024 bytes"),
     "an unknown balance": (call(R, 1, "x", balance=99), pb.CODE_INVALID, "balance: 99 is unknown"),
-    "a join with an unknown balance": (join(1, "a", balance=6), pb.CODE_INVALID, "balance: 0 to 5"),
-    "a join below all levels": (join(1, "a", priority=256), pb.CODE_INVALID, "priority: 0 to 255"),
+    "a join with an unknown balance": (
+        frame(pb.KIND_JOIN, 1, address="a", patterns=1, concurrency=1, balance=6),
+        pb.CODE_INVALID,
+        "balance: 0 to 5",
+    ),
+    "a join below all levels": (
+        frame(pb.KIND_JOIN, 1, address="a", patterns=1, concurrency=1, priority=256),
+        pb.CODE_INVALID,
+        "priority: 0 to 255",
+    ),
 }
 
 
