@@ -156,17 +156,29 @@ class Member(Candidate):
         return len(self.under_way) < (1 if self.on_trial else self.concurrency)
 
 
-@dataclass(slots=True, eq=False)
-class Subscription:
-    """One app's wish for the topics a filter matches."""
+class Subscription(Candidate):
+    """One app's wish for the topics a filter matches; in a group, one of those a message may go to.
 
-    app: App
-    id: int
-    filter: str
-    group: str
-    flow: Flow
-    queue: Queue | None = None  # set when it blocks: its publishers wait
-    sources: set[NodeId] = field(default_factory=set)  # nodes it has had messages from
+    Attributes:
+        queue: Set when it blocks: its publishers wait.
+        sources: Nodes it has had messages from.
+    """
+
+    __slots__ = ("app", "filter", "flow", "group", "id", "queue", "sources")
+
+    def __init__(self, app: App, id: int, filter: str, group: str, flow: Flow, queue: Queue | None = None) -> None:
+        super().__init__()
+        self.app = app
+        self.id = id
+        self.filter = filter
+        self.group = group
+        self.flow = flow
+        self.queue = queue
+        self.sources: set[NodeId] = set()
+
+    def load(self, now: float) -> float:
+        """Share of its queue that is taken."""
+        return self.flow.bytes / self.flow.limit
 
 
 @dataclass(slots=True, eq=False)

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 
 from irisd.flow import Ledger
 from irisd.flow.credit import charge
-from irisd.model import PART_BYTES, Frame, Kind, NodeId, WhenFull
+from irisd.model import PART_BYTES, Balance, Frame, Kind, NodeId, WhenFull
 from irisd.node.core import Core, ProtocolError
 from irisd.node.endpoints import App, Head, Peer, Subscription
 from irisd.node.lending import Lending
+from irisd.node.members import policy_of
 from irisd.node.pacing import Pacing
 from irisd.registry import Match, TopicIndex
-from irisd.router import Rotation
+from irisd.router import Chooser, Pool, Rotation
 from irisd.router.names import BadName, valid_topic
 
 MAX_ROTATIONS = 4096
@@ -32,8 +33,8 @@ class Events:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._index: TopicIndex[Subscription] = TopicIndex()
-        self._node_turns: dict[str, Rotation] = {}
-        self._member_turns: dict[str, Rotation] = {}
+        self._rotations: dict[str, Rotation] = {}  # over nodes, by group
+        self._choosers: dict[str, Chooser] = {}  # among members here, by group
         self.lending = Lending(core)
         self.pacing = Pacing(core, self.lending, self)
         self.peer_frames: dict[int, Callable[[Peer, Frame], None]] = {
@@ -79,7 +80,7 @@ class Events:
         self.to_everyone(app, frame, topic, match, 0)
         for group in match.groups:
             for piece in self.split(frame, match, group):
-                self.to_group(app, piece, topic, group, self.choose(group, match.groups[group]), 0)
+                self.to_group(app, piece, topic, group, self.choose(topic, group, match.groups[group]), 0)
         for _, group in match.unreachable:
             if group:
                 self.to_nobody(topic, group, frame.messages, match)
@@ -114,12 +115,28 @@ class Events:
         """A frame in pieces for the members of a group."""
         return _split(frame, sum(match.groups[group].values()))
 
-    def choose(self, group: str, nodes: dict[NodeId, int]) -> NodeId:
+    def choose(self, topic: str, group: str, nodes: dict[NodeId, int]) -> NodeId:
         """The node whose member of a group is next."""
         core = self._core
         if not core.suspects.isdisjoint(nodes):
             nodes = {node: nodes[node] for node in core.sound(nodes)}
-        return self._turns(self._node_turns, group).pick(nodes)
+        own = core.identity.node_id
+        if own in nodes and self._balance(group) == Balance.LOCAL:
+            return own
+        if len(nodes) > 1:
+            nodes = {
+                node: members for node, members in nodes.items() if not self._is_behind(node, topic, group)
+            } or nodes
+        return self._turns(group).pick(nodes)
+
+    def _balance(self, group: str) -> int:
+        """How the cluster the group is named after has its calls shared out."""
+        return policy_of(self._core.registry.serving(group).values())
+
+    def _is_behind(self, node: NodeId, topic: str, group: str) -> bool:
+        """Whether much of a topic waits for a node already."""
+        peer = self._core.peers.get(node)
+        return peer is not None and peer.outbox.queued((topic, group))[1] > self._core.settings.topic_queue // 2
 
     def unsent(self, app: App, topic: str, head: Head) -> None:
         """What nobody will be sent: tell those who would have had it."""
@@ -131,7 +148,7 @@ class Events:
             pieces = head.groups.get(group, ()) if head.groups is not None else [head.rest]
             messages = sum(piece.messages for piece in pieces if piece is not None)
             if messages:
-                self._not_sent(self.choose(group, nodes), topic, group, messages)
+                self._not_sent(self.choose(topic, group, nodes), topic, group, messages)
 
     def _not_sent(self, node: NodeId, topic: str, group: str, messages: int) -> None:
         if node == self._core.identity.node_id:
@@ -264,15 +281,17 @@ class Events:
 
     def _deliver_group(self, source: NodeId, frame: Frame, topic: str, group: str, cost: int) -> None:
         paid = self.lending.arrived(source, topic, group, cost)
-        members = {s: 1 for s in self._index.match(topic) if s.group == group and not s.app.draining}
+        members = [s for s in self._index.match(topic) if s.group == group and not s.app.draining]
         if not members:
             self._core.drop("group-gone", frame.messages)
             return
         if paid:
             size = charge(frame)
-            able = {s: 1 for s in members if s.queue is None or s.queue.takes(size)}
-            members = able or {max(members, key=lambda s: s.queue.room if s.queue is not None else 0): 1}
-        chosen = self._turns(self._member_turns, group).pick(members)
+            able = [s for s in members if s.queue is None or s.queue.takes(size)]
+            members = able or [max(members, key=lambda s: s.queue.room if s.queue is not None else 0)]
+        chooser, policy = self._chooser(group), self._balance(group)
+        chosen = chooser.choose(policy, Pool(members), self._core.rng, self._core.now)
+        chosen.turn += 1
         self._offer(source, chosen, frame, topic, bool(paid))
 
     def _offer(self, source: NodeId, subscription: Subscription, frame: Frame, topic: str, paid: bool) -> None:
@@ -294,13 +313,15 @@ class Events:
         self._core.counters["delivered.messages"] += event.messages
         self._core.wake(app)
 
-    def _turns(self, turns: dict[str, Rotation], group: str) -> Rotation:
-        rotation = turns.get(group)
-        if rotation is None:
-            if len(turns) >= MAX_ROTATIONS:
-                turns.clear()
-            rotation = turns[group] = Rotation()
-        return rotation
+    def _turns(self, group: str) -> Rotation:
+        if len(self._rotations) >= MAX_ROTATIONS and group not in self._rotations:
+            self._rotations.clear()
+        return self._rotations.setdefault(group, Rotation())
+
+    def _chooser(self, group: str) -> Chooser:
+        if len(self._choosers) >= MAX_ROTATIONS and group not in self._choosers:
+            self._choosers.clear()
+        return self._choosers.setdefault(group, Chooser())
 
     def settle(self) -> None:
         """Let those go on who wait for what has come or gone."""

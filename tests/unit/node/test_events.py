@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from irisd.model import Code, Frame, KiB, Kind, MiB
+from irisd.model import Balance, Code, Frame, KiB, Kind, MiB
 from tests.unit.node.house import (
     Place,
     bodies,
@@ -175,6 +175,33 @@ def test_a_batch_is_shared_out_among_a_group():
     shares = [bodies(place.hear(member)) for place, member in members]
     assert [len(share) for share in shares] == [5, 5]
     assert sorted(int(body) for share in shares for body in share) == list(range(10))
+
+
+def test_a_member_of_a_group_that_is_behind_gets_less():
+    place = Place()
+    slow, quick = (subscriber(place, "t", group="g", max_bytes=100_000) for _ in range(2))
+    app = place.app()
+    quick_has = 0
+    for n in range(60):
+        place.say(app, publish("t", b"%05d" % n + bytes(2_000)))
+        quick_has += len(bodies(place.hear(quick)))
+    slow_has = len(bodies(place.hear(slow)))
+    assert slow_has + quick_has == 60
+    assert slow_has < 10 < 45 < quick_has
+
+
+def test_a_group_is_balanced_as_the_cluster_it_is_named_after():
+    near, far = pair()
+    for place in (near, far):
+        member = place.app()
+        place.say(member, Frame(Kind.JOIN, id=1, address="g", patterns=1, concurrency=1, balance=Balance.LOCAL))
+    pump(near, far)
+    here, there = subscriber(near, "t", group="g"), subscriber(far, "t", group="g")
+    app = near.app()
+    for n in range(10):
+        near.say(app, publish("t", b"%d" % n))
+    pump(near, far)
+    assert (len(bodies(near.hear(here))), len(bodies(far.hear(there)))) == (10, 0)
 
 
 def test_a_member_that_says_goodbye_leaves_the_group_and_keeps_what_it_has():
