@@ -15,7 +15,7 @@ from iris_client._errors import DaemonUnavailable, Denied
 from iris_client.cli.control import Control, ask_once
 from iris_client.cli.options import Settings, examples, with_settings
 from iris_client.cli.output import Failure, print_json
-from iris_client.cli.values import show_size
+from iris_client.cli.values import count_of, show_size
 from iris_proto.v1 import admin_pb2 as pb
 
 if TYPE_CHECKING:
@@ -114,7 +114,8 @@ def _show(settings: Settings, progress: pb.DrainProgress) -> None:
     elif progress.drained:
         print("given up" if progress.cut_short else "drained", flush=True)
     else:
-        what = f"{progress.under_way} under way, {progress.attachments} apps, {show_size(progress.queued)} queued"
+        apps = count_of(progress.attachments, "app")
+        what = f"{progress.under_way} under way, {apps}, {show_size(progress.queued)} queued"
         print(f"draining: {what}; {progress.left:.0f} s left", flush=True)
 
 
