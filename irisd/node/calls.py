@@ -17,7 +17,7 @@ from irisd.node.core import Core
 from irisd.node.endpoints import App, Endpoint, Member, Peer
 from irisd.node.hedges import Hedges
 from irisd.node.members import Members, Trial
-from irisd.node.outcomes import ELSEWHERE, LATE, ended_by
+from irisd.node.outcomes import ELSEWHERE, LATE, MOST_HERE, ended_by
 from irisd.node.places import Place, Places
 from irisd.router import MAX_KEY, Call, CallState, Ended
 
@@ -196,9 +196,10 @@ class Calls:
         member = target.member_name if isinstance(target, App) else frame.member
         if frame.kind == Kind.ERROR:
             executed = Executed(frame.executed) if frame.executed in (1, 2, 3) else Executed.MAYBE
-            if executed is Executed.NO and frame.code == Code.NO_MEMBER and isinstance(target, App):  # it is leaving
+            if executed is Executed.NO and frame.code in ELSEWHERE and isinstance(target, App):
                 call.tried.add(target.id)
-                if self._another(call):
+                call.refusals += frame.code != Code.NO_MEMBER  # that one is leaving
+                if call.refusals < MOST_HERE and self._another(call):
                     self._hand(call)
                     return
             self._failed(call, frame.code, executed, frame.detail, frame.copy(member=member))

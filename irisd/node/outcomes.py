@@ -11,6 +11,9 @@ LATE = 0.05
 FAILURES = frozenset({Code.HANDLER_FAILED, Code.DEADLINE_EXCEEDED})
 """What counts against a member."""
 
+MOST_HERE = 3
+"""Members of one node that may refuse a call before its caller is told; those that are leaving do not count."""
+
 ELSEWHERE = frozenset({Code.OVERLOADED, Code.MEMBER_LOST, Code.NO_MEMBER, Code.NOT_SUPPORTED})
 """Failures another node may not share."""
 

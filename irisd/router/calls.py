@@ -37,6 +37,7 @@ class Call:
     target_id: int = 0
     attempt: Frame | None = None  # as it was given to the target
     attempts: int = 0
+    refusals: int = 0  # of members here that did not begin
     tried: set[Destination] = field(default_factory=set)
     exposed: bool = False  # an earlier attempt may have run
     cancelled: bool = False

@@ -221,6 +221,22 @@ def test_the_last_member_that_handles_a_pattern_leaves():
     assert (answer.id, answer.code, answer.executed) == (3, Code.NOT_SUPPORTED, NO)
 
 
+@pytest.mark.parametrize("code", [Code.OVERLOADED, Code.NOT_SUPPORTED])
+def test_what_one_member_refuses_unrun_goes_to_another_on_its_node(code: Code):
+    place = Place()
+    members = [place.serving() for _ in range(6)]
+    caller = place.app()
+    place.say(caller, request(1))
+    refused = []
+    for _ in range(3):
+        ((app, frame),) = [(app, frame) for app in members for frame in place.hear(app)]
+        refused.append(app)
+        place.say(app, error(frame.id, code, NO, detail="not here"))
+    assert len(set(refused)) == 3, "never the one just tried, and not all there are"
+    assert failure(place.hear(caller)) == (code, NO)
+    assert place.quiet()
+
+
 def test_leaving_and_joining_again_keeps_the_slots_apart():
     place = Place()
     member, caller = place.serving(concurrency=1), place.app()
