@@ -503,6 +503,16 @@ def test_a_join_refused_because_the_daemon_leaves_is_made_on_the_next_stream(dae
     assert changes == [None]
 
 
+def test_a_join_that_a_leaving_daemon_refused_keeps_nobody_waiting_once_it_was_let_go_of(daemon: Daemon):
+    call, _, _ = join(daemon)
+    daemon.take()
+    daemon.say(kind=Kind.ERROR, id=call.id, code=Code.MEMBER_LOST, executed=1, detail="the daemon is shutting down")
+    daemon.session.leave(call, Kind.LEAVE, "databases")
+    assert call.over
+    assert not daemon.take()
+    assert daemon.session.idle
+
+
 @pytest.mark.parametrize("established", [False, True])
 def test_what_was_on_its_way_is_taken_until_the_leave_is_confirmed(daemon: Daemon, established: bool):
     call, member, _ = join(daemon)
