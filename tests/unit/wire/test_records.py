@@ -143,3 +143,11 @@ def test_the_greatest_incarnation_comes_back():
 def test_bad_heads_are_refused(raw: bytes, rule: str):
     with pytest.raises(WireError, match=rule):
         decode_record(raw)
+
+
+@pytest.mark.parametrize("number", ["members", "ejected", "patterns", "level", "balance", "slots"])
+def test_a_number_nobody_could_show_is_refused(number: str):
+    fields = {"members": 1, "cluster": "db"}
+    assert claims_of(encode_claims([Claim(**fields | {number: 1 << 24})])[0])
+    with pytest.raises(WireError, match=f"claim: 18446744073709551615 {number}"):
+        claims_of(encode_claims([Claim(**fields | {number: (1 << 64) - 1})])[0])
