@@ -68,10 +68,9 @@ class Call:
 
     def expired(self, now: float) -> None:
         """Its deadline passed."""
-        executed = Executed.MAYBE if self.id or self.exposed else Executed.NO
-        where = (
-            "no answer in time" if self.id else "not sent in time: detached from the daemon, or too much was waiting"
-        )
+        sent = self.id or self.exposed
+        executed = Executed.MAYBE if sent else Executed.NO
+        where = "no answer in time" if sent else "not sent in time: detached from the daemon, or too much was waiting"
         self.fail(DeadlineExceeded(f"{self.what}: {where}", executed=executed))
 
     def dropped(self) -> None:
@@ -107,6 +106,8 @@ class Unary(Call):
 
     def fail(self, error: IrisError) -> None:
         self.over = True
+        if self.exposed and isinstance(error, DeliveryError) and error.executed is Executed.NO:
+            error.executed = Executed.MAYBE  # this attempt did not run; the one on a stream that broke may have
         if not self.promise.done():
             self.promise.set_exception(error)
 

@@ -339,8 +339,9 @@ class Publishing:
         self._asking = self._departing = None
         self._offered = self.paused = False
         self._merge()
-        if self._queue and isinstance(head := self._queue[0], Batch):
-            head.at = 0  # a message that was half written was not routed: it goes out whole
+        for item in self._queue:
+            if isinstance(item, Batch):
+                item.at = 0  # a message that was half written was not routed: it goes out whole
         kept = [call for call in self._queue if isinstance(call, Batch) or call.promise is not None]
         again = [call for call in flushes if call.promise is not None and not call.promise.done()]
         self._queue = deque([*again, *kept])

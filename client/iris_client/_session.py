@@ -319,10 +319,10 @@ class Session:
                 call = calls.get(id)
                 if call is not None:  # else over already: ordinary
                     call.on_frame(kind, header, body)
-                    if call.over:
+                    if call.over or not call.id:  # made on the next stream
                         calls.pop(id, None)
                         self._assembly.forget(id)
-                        if isinstance(call, Standing):
+                        if isinstance(call, Standing) and call.over:
                             self._standing.pop(call, None)
                             self._has_left(call)
             elif kind in PATTERN_NAMES:

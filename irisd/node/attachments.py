@@ -163,7 +163,7 @@ class Attachments:
         queue = None
         if frame.when_full == WhenFull.BLOCK:
             limit = min(limit, (core.settings.app_backlog - app.reserved) // BLOCK_SHARE)
-            if limit < min(frame.max_bytes, MIN_BLOCK):
+            if limit < min(frame.max_bytes or MIN_BLOCK, MIN_BLOCK):
                 full = f"this app's subscriptions that block may hold {app.reserved} bytes already"
                 core.fail(app.id, frame.id, Code.OVERLOADED, full)
                 return

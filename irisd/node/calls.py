@@ -218,7 +218,7 @@ class Calls:
 
     def credit(self, target: Endpoint, call: Call, frame: Frame) -> None:
         """The first CREDIT of a tunnel's member accepts it; that of a request's begins a large reply."""
-        carried = kind_of(call.frame) == Kind.REQUEST and call.frame.max_large > 0
+        carried = kind_of(call.frame) == Kind.REQUEST and bool(call.frame.carries or call.frame.max_large)
         if call.frame.kind != Kind.TUNNEL and not carried:
             return
         if not carried:
@@ -233,10 +233,10 @@ class Calls:
         self.places.accepted(call)
         self._accepted(call, target, frame)
 
-    def carried(self, call: Call) -> None:
+    def carried(self, call: Call, ended: Ended) -> None:
         """The tunnel that carried a request is over, and with it the request: its slot is free."""
         self._left(call, Ended.OTHERWISE)
-        self._released(call, Ended.WELL)
+        self._released(call, ended)
         self.members.released(call, Ended.OTHERWISE)  # its app may have gone
 
     def abandoned(self, call: Call) -> None:
@@ -244,7 +244,7 @@ class Calls:
         self._left(call, Ended.OTHERWISE)
         target = self._core.endpoint(call.target) if call.target is not None else None
         if target is None:
-            self.carried(call)
+            self.carried(call, Ended.OTHERWISE)
             return
         target.given[call.target_id] = call
         self._stop(call)

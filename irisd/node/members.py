@@ -10,10 +10,11 @@ ejection times, a cap on how many are out).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from irisd.model import Balance, Claim, Kind
+from irisd.model import MAX_SEATS, Balance, Claim, Kind
 from irisd.node.addressing import kind_of, needed
 from irisd.node.core import Core
 from irisd.node.endpoints import Member
@@ -79,9 +80,9 @@ class Group:
             pool = self._pools[pattern] = Pool([member for member in sound if member.level == level])
         return pool
 
-    def is_first(self, member: Member) -> bool:
-        """Whether a call may be given to it before others of its cluster have been asked."""
-        first = self.pool(member.patterns & -member.patterns).candidates[0]
+    def is_first(self, member: Member, pattern: int) -> bool:
+        """Whether a call of a pattern it handles may be given to it before others of its cluster have been asked."""
+        first = self.pool(pattern).candidates[0]
         return (member.level, member.out) == (first.level, first.out)
 
     def claim(self, cluster: str) -> Claim:
@@ -92,7 +93,7 @@ class Group:
         patterns = seats = 0
         for member in members:
             patterns |= member.patterns
-            seats |= 1 << member.seat
+            seats |= 1 << member.seat if member.seat < MAX_SEATS else 0
         return Claim(
             len(members),
             cluster=cluster,
@@ -101,7 +102,7 @@ class Group:
             ejected=len(members) - len(sound),
             level=level,
             balance=self.balance,
-            seats=0 if seats == (1 << len(members)) - 1 else seats,
+            seats=0 if seats == (1 << min(len(members), MAX_SEATS)) - 1 else seats,
         )
 
 
@@ -249,7 +250,8 @@ class Members:
         group = self._groups.get(member.cluster)
         if group is None or not member.taking or not member.has_room or not len(group.waiting):
             return None
-        return group.waiting.pop(member, pinned_only=not group.is_first(member))
+        resting = member.out and not self._is_alone(group)  # what it has to itself it gets all the same
+        return group.waiting.pop(member, lambda pattern: not resting and group.is_first(member, pattern))
 
     def _free(self, members: Iterable[Member], call: Call) -> list[Member]:
         tried = call.tried
@@ -350,11 +352,17 @@ class Members:
             self._told(member)
 
     def stranded(self, cluster: str) -> list[Call]:
-        """Take out what waits here for members that are all ejected, where there are others elsewhere."""
+        """Take out what waits here for members that are all ejected, where there are others elsewhere.
+
+        A push whose caller was told that it is here stays: nobody would have it elsewhere.
+        """
         group = self._groups.get(cluster)
         if group is None or not all(member.out for member in group.members) or self._is_alone(group):
             return []
-        return list(group.waiting.hopeless(0))
+        stranded = [call for call in group.waiting if call.deadline < math.inf]
+        for call in stranded:
+            group.waiting.remove(call)
+        return stranded
 
     def _is_alone(self, group: Group) -> bool:
         """Whether no other node serves the cluster."""

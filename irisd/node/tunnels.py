@@ -20,7 +20,8 @@ from irisd.model import Code, Executed, Frame, KiB, Kind, MiB
 from irisd.node.addressing import kind_of
 from irisd.node.core import Core, ProtocolError
 from irisd.node.endpoints import App, Endpoint
-from irisd.router import Call, Tunnel
+from irisd.node.outcomes import ended_by
+from irisd.router import Call, Ended, Tunnel
 
 MAX_WINDOW = MiB
 """Most credit an end may hold, in bytes."""
@@ -36,7 +37,7 @@ class Tunnels:
     """All open tunnels of a node.
 
     Attributes:
-        carried: To be told of a request whose tunnel is over.
+        carried: To be told of a request whose tunnel is over, and how it ended.
         abandoned: To be told of one whose opener wants no more of it.
     """
 
@@ -44,7 +45,7 @@ class Tunnels:
         self._core = core
         self._backlog = core.settings.app_backlog + core.settings.app_outbox
         self.open = 0
-        self.carried: Callable[[Call], None] = lambda call: None
+        self.carried: Callable[[Call, Ended], None] = lambda call, ended: None
         self.abandoned: Callable[[Call], None] = lambda call: None
 
     def may_carry(self, source: Endpoint, frame: Frame) -> bool:
@@ -113,7 +114,7 @@ class Tunnels:
             tunnel.finished[end] = True
             self._core.send(other, ("tunnel", id), Frame(Kind.FINISH, id=id))
             if all(tunnel.finished):
-                self._forget(tunnel)
+                self._forget(tunnel, Ended.WELL if tunnel.answered else Ended.BADLY)
         elif tunnel.call is not None:
             self._of_request(sender, tunnel, end, frame)
         elif frame.kind in (Kind.ERROR, Kind.CANCEL):
@@ -139,7 +140,7 @@ class Tunnels:
             sender.outbox.discard(("tunnel", frame.id))
             if (other := self._core.endpoint(destination)) is not None:
                 other.outbox.discard(("tunnel", id))
-            self._forget(tunnel)
+            self._forget(tunnel, ended_by(answer))
             self._core.answer(destination, answer)
         elif end == 0 and frame.kind in (Kind.CANCEL, Kind.ERROR):
             sender.outbox.discard(("tunnel", frame.id))
@@ -214,7 +215,7 @@ class Tunnels:
         if dropped := endpoint.outbox.discard(("tunnel", id)):
             self._core.drop("tunnel-broken", dropped)
 
-    def _forget(self, tunnel: Tunnel) -> None:
+    def _forget(self, tunnel: Tunnel, ended: Ended = Ended.OTHERWISE) -> None:
         self.open -= 1
         tunnel.over = True
         for destination, id in tunnel.ends:
@@ -224,4 +225,4 @@ class Tunnels:
                     if table.get(id) is tunnel:
                         del table[id]
         if tunnel.call is not None:
-            self.carried(tunnel.call)
+            self.carried(tunnel.call, ended)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from irisd.flow.outbox import cost
 from irisd.model import Frame
@@ -30,6 +30,9 @@ class Waiting:
     def __len__(self) -> int:
         return len(self._lines)
 
+    def __iter__(self) -> Iterator[Call]:
+        return iter(self._lines)
+
     def fits(self, frame: Frame, limit: int) -> bool:
         """Whether one more call keeps what waits within ``limit`` bytes; one always fits."""
         return not self.bytes or self.bytes + cost(frame) <= limit
@@ -52,17 +55,17 @@ class Waiting:
             del self._queues[line]
         self.bytes -= cost(call.frame)
 
-    def pop(self, member: Member, *, pinned_only: bool = False) -> Call | None:
+    def pop(self, member: Member, is_first: Callable[[int], bool]) -> Call | None:
         """Take out the oldest call that a member can have.
 
         Args:
             member: Whose slot is free.
-            pinned_only: It is given what waits for it alone.
+            is_first: Whether it may have what waits for anybody who handles a pattern, not only for it alone.
         """
         heads = [
             next(iter(queue.items()))
             for (pattern, pin), queue in self._queues.items()
-            if pattern & member.patterns and (pin is member or (pin is None and not pinned_only))
+            if pattern & member.patterns and (pin is member or (pin is None and is_first(pattern)))
         ]
         if not heads:
             return None

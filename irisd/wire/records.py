@@ -25,8 +25,11 @@ MAX_ADDRESSES = 16
 MAX_TEXT = 255
 """Bytes of a name, a cloud, a release, an address."""
 MAX_INCARNATION = 1 << 62
+MAX_NUMBER = (1 << 32) - 1
 
 _NUMBERS = {0x08: "members", 0x18: "patterns", 0x38: "slots", 0x40: "ejected", 0x48: "level", 0x50: "balance"}
+_LIMITS = {"members": 1 << 24, "ejected": 1 << 24, "slots": 1 << 48}
+"""What they may be, :data:`MAX_NUMBER` if not said: claims are added up, and shown to people as 32-bit numbers."""
 _STRINGS = {0x12: "cluster", 0x22: "topic", 0x2A: "group"}
 _ABOUT = {0x2A: "name", 0x32: "cloud", 0x3A: "release"}
 
@@ -152,7 +155,10 @@ def _decode_claim(body: bytes, at: int, end: int) -> Claim:
     while at < end:
         tag, at = read_varint(body, at, end)
         if tag in _NUMBERS:
-            fields[_NUMBERS[tag]], at = read_varint(body, at, end)
+            name = _NUMBERS[tag]
+            fields[name], at = read_varint(body, at, end)
+            if fields[name] > _LIMITS.get(name, MAX_NUMBER):
+                raise WireError(f"claim: {fields[name]} {name}")
         elif tag == 0x78:
             blocks, at = read_varint(body, at, end)
             fields["blocks"] = bool(blocks)

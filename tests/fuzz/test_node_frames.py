@@ -39,7 +39,18 @@ CLUSTERS = st.sampled_from(["db", "db", "web", "shop/db", "other/db", "db@rome",
 TOPICS = st.sampled_from(["t", "t.a", "t.*", ">", "*", "tunnel", "", "no good", "a.>.b"])
 BODIES = st.one_of(st.binary(max_size=20), st.integers(0, 4000).map(bytes))
 CLAIM = st.one_of(
-    st.builds(Claim, st.integers(0, 3), cluster=st.sampled_from(["db", "web", "far"]), patterns=st.integers(0, 63)),
+    st.builds(
+        Claim,
+        st.sampled_from([0, 1, 2, 3, 1 << 24]),
+        cluster=st.sampled_from(["db", "web", "far"]),
+        patterns=st.integers(0, 63),
+        slots=st.sampled_from([0, 1, 2, 1 << 48]),
+        ejected=st.sampled_from([0, 1, 2, 3, 1 << 24]),
+        level=st.sampled_from([0, 1, 255, 2**32 - 1]),
+        balance=st.sampled_from([0, 1, 2, 3, 4, 99, 2**32 - 1]),
+        seats=st.sampled_from([0, 0, 2, 1 << 100, (1 << 8192) - 1, 1 << 8191]),
+    ),
+    st.builds(Claim, st.integers(0, 3), topic=st.just("t.a"), group=st.sampled_from(["", "g"]), blocks=st.booleans()),
     st.builds(Claim, st.integers(0, 3), topic=TOPICS.filter(bool), group=st.sampled_from(["", "g"])),
 )
 THIRD = b"\x00" * 15 + b"\x01"
@@ -116,6 +127,11 @@ def any_frames(draw: st.DrawFn) -> Frame:
                 "concurrency": NUMBERS,
                 "carries": st.sampled_from([0, 11, 12, 999]),
                 "max_large": NUMBERS,
+                "balance": NUMBERS,
+                "priority": NUMBERS,
+                "hedge_ms": NUMBERS,
+                "key": st.sampled_from(["k", "k" * 1100, "\0"]),
+                "cost": NUMBERS,
             },
         )
     )
@@ -137,7 +153,25 @@ OPENERS = st.builds(
     carries=st.sampled_from([0, 0, Kind.REQUEST]),
     max_large=NUMBERS,
     total=NUMBERS,
+    key=st.sampled_from(["", "", "k"]),
+    balance=st.integers(0, 6),
+    hedge_ms=st.sampled_from([0, 1, 2**32 - 1]),
 )
+OF_CREDIT = st.builds(
+    Frame,
+    st.sampled_from([Kind.NEED, Kind.GRANT, Kind.RETURN, Kind.TRACE, Kind.TRACED, Kind.PUBLISH]),
+    address=st.sampled_from(["t.a", "t.a", "db", "", ">.>"]),
+    group=st.sampled_from(["", "g"]),
+    count=NUMBERS,
+    total=NUMBERS,
+    cost=NUMBERS,
+    patterns=st.sampled_from([1, 2, 16, 99]),
+    key=st.sampled_from(["", "k"]),
+    balance=NUMBERS,
+    body=BODIES,
+    seq=NUMBERS,
+)
+"""What nodes say of subscriptions that block, and of choices."""
 OF_CALLS = st.sampled_from(
     [Kind.REPLY, Kind.ERROR, Kind.DONE, Kind.CANCEL, Kind.CREDIT, Kind.DATA, Kind.FINISH, Kind.PART]
 )
@@ -251,6 +285,33 @@ class AnyMesh(RuleBasedStateMachine):
         ids = [*end.opened, *end.given] if end is not None else []
         return ids[which % len(ids)] if ids else which
 
+    @precondition(lambda self: self.liars)
+    @rule(who=st.integers(0, 2), group=st.sampled_from(["", "g"]), bound=st.sampled_from([0, 1, 300, 2**63]))
+    def a_liar_blocks(self, who: int, group: str, bound: int) -> None:
+        app = self.liars[who % len(self.liars)]
+        wish = subscribe(self.fresh(), "t.a", group=group, max_bytes=bound, when_full=WhenFull.BLOCK)
+        self.place.say(app, wish)
+
+    @precondition(lambda self: self.liars)
+    @rule(who=st.integers(0, 2), body=BODIES, flush=st.booleans())
+    def a_liar_publishes(self, who: int, body: bytes, flush: bool) -> None:
+        app = self.liars[who % len(self.liars)]
+        self.place.say(app, Frame(Kind.PUBLISH, address="t.a", body=body))
+        if flush:
+            self.place.say(app, Frame(Kind.FLUSH, id=self.fresh()))
+
+    @precondition(lambda self: self.liars)
+    @rule(who=st.integers(0, 2))
+    def a_liar_gives_back(self, who: int) -> None:
+        app = self.liars[who % len(self.liars)]
+        for event in self.place.hear(app):
+            if event.kind == Kind.EVENT and event.cost:
+                self.place.say(app, Frame(Kind.CREDIT, id=event.id, count=event.cost))
+
+    @rule(some=st.lists(OF_CREDIT, max_size=5))
+    def a_lying_peer_has_credit(self, some: list[Frame]) -> None:
+        self.place.from_peer(self.third, *some)
+
     @rule(batch=BATCHES)
     def a_lying_peer_speaks(self, batch: list[Frame]) -> None:
         self.place.from_peer(self.third, *batch)
@@ -360,6 +421,8 @@ class AnyMesh(RuleBasedStateMachine):
         self.who_watches_knows_what_the_node_knows()
         assert self.place.quiet()
         assert self.place.node._tunnels.open == 0
+        events, counters = self.place.node._events, self.place.counters
+        assert not len(events.lending) + len(events.pacing.purses) + counters["held.topics"] + counters["held.bytes"]
         assert len(self.place.node.core.timers) == 0
 
 

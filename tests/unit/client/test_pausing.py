@@ -61,6 +61,17 @@ def test_a_message_half_written_is_finished(daemon: Daemon):
     assert messages(daemon.take()) == [("t", b"next")]
 
 
+def test_a_message_half_written_to_a_stream_that_broke_goes_out_whole_behind_what_waited_aside(daemon: Daemon):
+    daemon.say(kind=Kind.PAUSE, address="t")
+    publish(daemon, "t", b"small")
+    body = b"x" * (3 * PART_BYTES)
+    publish(daemon, "u", body)
+    daemon.take_batch(limit=1)
+    daemon.session.lane_down("gone")
+    daemon.attach()
+    assert messages(daemon.take()) == [("t", b"small"), ("u", body)]
+
+
 def test_a_topic_resumed_while_a_message_is_half_written_waits_for_its_end(daemon: Daemon):
     daemon.say(kind=Kind.PAUSE, address="t")
     publish(daemon, "t", b"small")

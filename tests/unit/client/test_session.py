@@ -24,6 +24,7 @@ from iris_client._deliveries import Delivery
 from iris_client._eventqueue import EventQueue, SubscribeCall
 from iris_client._frames import Code, Kind, ProtocolError, make
 from iris_client._model import CALL_BUFFER_BYTES, PART_BYTES
+from iris_client._requestcall import RequestCall
 from iris_client._tunnelcall import TunnelCall
 from iris_client._tunnelflow import FIRST_WINDOW
 from tests.unit.client.ground import Daemon, MiB, Promise, batch
@@ -306,6 +307,25 @@ def test_an_idempotent_request_that_finds_no_stream_in_time_may_have_run(daemon:
     assert error.executed is Executed.MAYBE
 
 
+def test_a_request_that_was_on_a_stream_that_broke_may_have_run_whatever_becomes_of_it_later(daemon: Daemon):
+    late, refused = Promise(), Promise()
+    for promise in (late, refused):
+        header = make(kind=Kind.REQUEST, address="db", idempotent=True)
+        deadline = daemon.now + (5.0 if promise is late else 50.0)
+        daemon.session.request(RequestCall(header, b"ask", deadline, "request to 'db'", promise), daemon.now)
+    daemon.take()
+    daemon.session.lane_down("the daemon was killed")
+    daemon.now += 6.0
+    daemon.session.on_deadline(daemon.now)
+    assert isinstance(late.error, DeadlineExceeded)
+    assert late.error.executed is Executed.MAYBE
+    daemon.attach()
+    ((again, _),) = daemon.take()
+    daemon.say(kind=Kind.ERROR, id=again.id, code=Code.NO_MEMBER, executed=1, detail="nobody serves it now")
+    assert isinstance(refused.error, NoMember)
+    assert refused.error.executed is Executed.MAYBE
+
+
 def test_calls_made_while_detached_wait_for_the_next_stream(daemon: Daemon):
     daemon.session.lane_down("gone")
     early, late = request(daemon, timeout=1.0), request(daemon, b"body", timeout=5.0)
@@ -481,6 +501,16 @@ def test_a_join_refused_because_the_daemon_leaves_is_made_on_the_next_stream(dae
     assert daemon.take_one()[0].kind == Kind.JOIN
     daemon.say(kind=Kind.DONE, id=call.id, count=1)
     assert changes == [None]
+
+
+def test_a_join_that_a_leaving_daemon_refused_keeps_nobody_waiting_once_it_was_let_go_of(daemon: Daemon):
+    call, _, _ = join(daemon)
+    daemon.take()
+    daemon.say(kind=Kind.ERROR, id=call.id, code=Code.MEMBER_LOST, executed=1, detail="the daemon is shutting down")
+    daemon.session.leave(call, Kind.LEAVE, "databases")
+    assert call.over
+    assert not daemon.take()
+    assert daemon.session.idle
 
 
 @pytest.mark.parametrize("established", [False, True])

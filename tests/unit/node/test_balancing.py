@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from irisd.model import Balance, Code, Frame, Kind
-from irisd.node.members import FIRST_EJECTION, IN_A_ROW
+from irisd.model import MAX_SEATS, Balance, Code, Frame, Kind, Pattern
+from irisd.node.endpoints import App, Member
+from irisd.node.members import FIRST_EJECTION, IN_A_ROW, Group
 from irisd.router import rank
+from irisd.wire import decode_record, encode_claims
 from tests.unit.node.house import (
     MAYBE,
     NO,
@@ -513,3 +515,57 @@ def test_join_says_its_slots_and_seats():
     assert (claim.members, claim.slots, list(claim.taken_seats)) == (2, 8, [0, 2])
     serve(place, concurrency=1)
     assert list(place.node.core.registry.serving("db")[place.id].taken_seats) == [0, 1, 2]
+
+
+def push(id: int) -> Frame:
+    return Frame(Kind.PUSH, id=id, address="db", remaining_ms=1000)
+
+
+def test_pushes_that_were_accepted_wait_until_their_ejected_member_is_tried_again():
+    places = mesh(2)
+    member, caller = serve(places[0], concurrency=1), places[0].app()
+    serve(places[1])
+    for turn in range(IN_A_ROW):
+        places[0].say(caller, request(2 * turn + 1, balance=Balance.LOCAL))
+        ran = only(places[0].hear(member))
+        if turn == IN_A_ROW - 1:  # from elsewhere, chosen before it was known how busy it is here
+            places[0].from_peer(places[1], push(2), push(4))
+            assert kinds(places[0].hear(places[1].id)) == ["DONE", "DONE"]
+        places[0].say(member, error(ran.id, Code.HANDLER_FAILED, YES))
+        assert failure_code(places[0].hear(caller)) == Code.HANDLER_FAILED
+    assert only(places[0].node.calls.members.of("db")).out
+    assert not places[0].hear(member)
+    places[0].wait(1.2 * FIRST_EJECTION)
+    for _ in range(2):
+        came = only(places[0].hear(member))
+        assert came.kind == Kind.PUSH
+        places[0].say(member, Frame(Kind.DONE, id=came.id))
+    assert not places[0].counters["dropped.push-lost"]
+
+
+def failure_code(frames: list[Frame]) -> int:
+    return only([frame for frame in frames if frame.kind == Kind.ERROR]).code
+
+
+def test_a_member_of_a_lower_level_gets_what_only_it_handles():
+    place = Place(1)
+    better, other, caller = place.app(), place.app(), place.app()
+    place.say(better, Frame(Kind.JOIN, id=1, address="db", patterns=Pattern.REQUEST, concurrency=8))
+    both = Pattern.REQUEST | Pattern.PUSH
+    place.say(other, Frame(Kind.JOIN, id=1, address="db", patterns=both, concurrency=1, priority=1))
+    place.hear(better), place.hear(other)
+    place.say(caller, push(1), push(3))
+    first = only(place.hear(other))
+    place.say(other, Frame(Kind.DONE, id=first.id))
+    assert kinds(place.hear(other)) == ["PUSH"]
+
+
+def test_seats_beyond_those_that_keys_go_to_are_not_claimed():
+    group = Group()
+    for seat in (0, 2, MAX_SEATS + 1):
+        member = Member(App(1, "a", "a", backlog=1, max_body=1), 1, "db", 1, 1)
+        member.seat = seat
+        group.members.append(member)
+    claim = group.claim("db")
+    assert (claim.members, claim.seats) == (3, 0b101)
+    assert decode_record(encode_claims([claim])[0]).claims == [claim]

@@ -435,3 +435,14 @@ def test_many_topics_leave_nothing_behind():
 def numbers_of(place: Place, app: int) -> tuple[int, int]:
     held = place.node.core.apps[app]
     return len(held.held), held.held_bytes
+
+
+def test_one_that_states_no_bound_is_refused_before_it_has_none():
+    place = Place(app_backlog=32 * MiB)
+    app, publisher = place.app(), place.app()
+    place.say(app, *[subscribe(2 * n + 1, "t", group="g", max_bytes=0, when_full=WhenFull.BLOCK) for n in range(300)])
+    heard = place.hear(app)
+    assert {frame.kind for frame in heard} == {Kind.DONE, Kind.ERROR}
+    assert min(each.queue.limit for each in place.node.core.apps[app].subscriptions.values() if each.queue) >= QUEUE
+    place.say(publisher, *[publish("t", b"x") for _ in range(300)])
+    assert len(bodies(place.hear(app))) == 300

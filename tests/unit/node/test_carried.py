@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from irisd.model import Code, Frame, KiB, Kind, MiB, Pattern
+from irisd.node.members import IN_A_ROW
 from tests.unit.node.house import (
     MAYBE,
     NO,
@@ -375,3 +376,29 @@ def test_data_beyond_the_credit():
     assert "beyond the credit" in only(line.near.detached()).reason
     line.pump()
     assert [kind for kind in kinds(line.far.hear(line.member)) if kind != "DATA"] in (["CANCEL"], ["ERROR"])
+
+
+def test_one_whose_caller_takes_no_large_reply_has_a_slot_and_is_cancelled_like_any_other():
+    line = Line(max_large=0)
+    assert line.slots() == (1, 1)
+    line.near.say(line.caller, Frame(Kind.CANCEL, id=1))
+    line.pump()
+    assert failure(line.near.hear(line.caller)) == (Code.CANCELLED, MAYBE)
+    assert kinds(line.far.hear(line.member)) == ["CANCEL"]
+    line.far.say(line.member, error(line.id, Code.CANCELLED, YES, detail="stopped"))
+    line.pump()
+    assert line.over()
+
+
+def test_a_member_that_fails_at_them_is_ejected():
+    near, far = pair()
+    near.serving(patterns=Pattern.REQUEST, max_large=0)
+    member, caller = far.serving(patterns=Pattern.REQUEST), near.app("cli")
+    for turn in range(IN_A_ROW):
+        near.say(caller, carrying(2 * turn + 1))
+        pump(near, far)
+        (came,) = far.hear(member)
+        far.say(member, credit(came.id, 64 * KiB), error(came.id, Code.HANDLER_FAILED, YES, detail="no"))
+        pump(near, far)
+        assert only(near.hear(caller)[-1:]).code == Code.HANDLER_FAILED
+    assert only(list(far.node.calls.members.of("db"))).out

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from irisd.model import Claim, NodeRecord
@@ -143,3 +145,11 @@ def test_the_greatest_incarnation_comes_back():
 def test_bad_heads_are_refused(raw: bytes, rule: str):
     with pytest.raises(WireError, match=rule):
         decode_record(raw)
+
+
+@pytest.mark.parametrize("number", ["members", "ejected", "patterns", "level", "balance", "slots"])
+def test_a_number_nobody_could_show_is_refused(number: str):
+    claim = Claim(1, cluster="db")
+    assert claims_of(encode_claims([replace(claim, **{number: 1 << 24})])[0])  # type: ignore[arg-type]
+    with pytest.raises(WireError, match=f"claim: 18446744073709551615 {number}"):
+        claims_of(encode_claims([replace(claim, **{number: (1 << 64) - 1})])[0])  # type: ignore[arg-type]
