@@ -57,6 +57,7 @@ class Peers:
         self._views = views
         self._events = events
         self._end_calls = end_calls
+        self._orderly: set[NodeId] = set()  # whose last link ended with all of it read
         core.connect = self.connect
 
     def link_up(self, info: PeerInfo, dialled: bool | None) -> None:
@@ -68,6 +69,7 @@ class Peers:
             peer = None
         core.timers.remove(("forget", node))
         core.timers.remove(("retry", node))
+        self._orderly.discard(node)
         core.ledgers.setdefault(node, Ledger())
         if peer is None:
             peer = self._new(info)
@@ -97,6 +99,8 @@ class Peers:
                 self._reset(peer)
             else:
                 self.remove(peer)
+        if left or idle:
+            self._orderly.add(node)
         self._views.membership.link_down(node, reason, self._core.now, left=left, idle=idle)
         self._views.refresh(node)
         self._views.claimed(node)
@@ -159,7 +163,7 @@ class Peers:
         if peer is not None and not peer.linked:
             self.remove(peer)
         if left or (node not in self._core.peers and ("forget", node) not in self._core.timers):
-            self.forget(node, died=not left)
+            self.forget(node, died=node not in self._orderly)  # what it published while it was cut off is lost
 
     def forget(self, node: NodeId, *, died: bool) -> None:
         """Nothing of a node that is gone is kept any longer."""
@@ -169,6 +173,7 @@ class Peers:
         core.timers.remove(("forget", node))
         if self._views.membership.is_present(node):  # only the link is gone: it may be back
             return
+        self._orderly.discard(node)
         core.registry.forget(node)
         core.ledgers.pop(node, None)
         self._events.publisher_gone(node, died=died)
