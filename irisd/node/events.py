@@ -144,11 +144,14 @@ class Events:
         if head.rest is not None:
             for node in match.everyone:
                 self._not_sent(node, topic, "", head.rest.messages)
-        for group, nodes in match.groups.items():
+            self.to_nobody(topic, "", head.rest.messages, match)
+        for group in [*match.groups, *(group for _, group in match.unreachable if group)]:
             pieces = head.groups.get(group, ()) if head.groups is not None else [head.rest]
             messages = sum(piece.messages for piece in pieces if piece is not None)
-            if messages:
-                self._not_sent(self.choose(topic, group, nodes), topic, group, messages)
+            if messages and group in match.groups:
+                self._not_sent(self.choose(topic, group, match.groups[group]), topic, group, messages)
+            elif messages:
+                self.to_nobody(topic, group, messages, match)
 
     def _not_sent(self, node: NodeId, topic: str, group: str, messages: int) -> None:
         if node == self._core.identity.node_id:
