@@ -326,9 +326,14 @@ class Events:
             self._choosers.clear()
         return self._choosers.setdefault(group, Chooser())
 
+    @property
+    def is_due(self) -> bool:
+        """Whether :meth:`settle` has something to do."""
+        return bool(self._core.registry.freed or self.pacing.refilled) or self.lending.is_due
+
     def settle(self) -> None:
         """Let those go on who wait for what has come or gone."""
-        while self._core.registry.freed or self.lending.is_due:
+        while self.is_due:
             self.pacing.freed()
             self.lending.settle()
 

@@ -342,7 +342,7 @@ class Node:
     # -- inside
 
     def _collect(self) -> list[Effect]:
-        if self._core.registry.freed or self._events.lending.is_due:
+        if self._events.is_due:
             self._events.settle()
         while self._core.evicted:
             self._remove_app(self._core.evicted[-1])

@@ -44,6 +44,7 @@ class Pacing:
         self._lending = lending
         self._router = router
         self._purses: dict[BlockKey, Purse] = {}
+        self.refilled: dict[Purse, None] = {}  # some wait there, and others had it filled
         lending.granted = self._granted_here
         lending.recalled = self._recalled_here
 
@@ -149,7 +150,7 @@ class Pacing:
                 self._core.registry.freed[key] = None
 
     def freed(self) -> None:
-        """Subscribers are gone, or cannot be reached: nobody waits for those."""
+        """Subscribers are gone, or cannot be reached: nobody waits for those. And where there is credit, go on."""
         registry = self._core.registry
         while registry.freed:
             keys, registry.freed = registry.freed, {}
@@ -162,6 +163,8 @@ class Pacing:
                 for hold in list(purse.waiting):
                     assert isinstance(hold, Hold)
                     self._retry(hold)
+        while self.refilled:
+            self._serve(self.refilled.popitem()[0])
 
     # -- inside
 
@@ -274,6 +277,8 @@ class Pacing:
         lent = self._lending.ask(purse.filter, purse.group, need, wanted, purse.credit)
         if lent:
             purse.fill(lent)
+            if purse.waiting:  # not those for whom it was asked: they do not wait while they are served
+                self.refilled[purse] = None
         else:
             purse.slow = self._lending.slowest(purse.filter, purse.group)
 
