@@ -16,6 +16,9 @@ BUSY_UNTIL = 3.0
 QUIET_UNTIL = 20.0
 """Longer than every timeout, and than the time lost peers are remembered."""
 
+SLOWEST = 120.0
+"""By then even subscribers that block with room for two messages have had all, one round trip each."""
+
 CALM, CUTS, CRASHES = "calm", "cuts", "crashes"
 WEATHERS = (CALM, CUTS, CRASHES)
 
@@ -65,6 +68,8 @@ class Scenario:
         world.run(QUIET_UNTIL)
         world.heal()
         world.run(QUIET_UNTIL + 5)
+        while world.now < SLOWEST and any(daemon.node.core.counters["held.topics"] for daemon in world.alive()):
+            world.run(world.now + 5)
         for daemon in world.alive():
             check_quiet(world, daemon.node)
         check_agreement(world)
