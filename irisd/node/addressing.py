@@ -27,9 +27,9 @@ NAME: dict[int, str] = {
 """What people call them."""
 
 
-def kind_of(frame: Frame) -> Kind:
+def kind_of(frame: Frame) -> int:
     """What a call asks for: a tunnel may carry a request."""
-    return Kind(frame.carries or frame.kind)
+    return frame.carries or frame.kind
 
 
 def needed(frame: Frame) -> int:
