@@ -12,9 +12,10 @@ from typing import Final
 
 from irisd.model import NodeId
 
-LEAST: Final = 3.1
-"""Intervals of silence before which nobody is dead."""
-MOST: Final = 3.7
+LEAST: Final = 3.3
+"""Intervals of silence before which nobody is dead: three, and what TCP needs to notice that a cable is back
+(its fourth repetition comes after 3.0 to 3.2 s)."""
+MOST: Final = 3.8
 """Intervals of silence after which it needs no confirmation."""
 RELAPSE: Final = 2.0
 """Intervals without word from those who vouched before a node is suspect again."""

@@ -69,9 +69,10 @@ def mutated(draw: st.DrawFn) -> bytes:
 
 BYTES = st.one_of(st.binary(max_size=300), nearly_messages(), mutated())
 
+MEMBERS = st.integers(0, 1 << 24)
 CLAIMS = st.one_of(
-    st.builds(Claim, NUMBERS, cluster=st.text(min_size=1, max_size=9), patterns=NUMBERS),
-    st.builds(Claim, NUMBERS, topic=st.text(min_size=1, max_size=9), group=st.text(max_size=5)),
+    st.builds(Claim, MEMBERS, cluster=st.text(min_size=1, max_size=9), patterns=st.integers(0, 2**32 - 1)),
+    st.builds(Claim, MEMBERS, topic=st.text(min_size=1, max_size=9), group=st.text(max_size=5)),
 )
 
 

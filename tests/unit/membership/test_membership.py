@@ -7,7 +7,7 @@ import pytest
 from irisd.effects import Cause
 from irisd.membership import Verdict
 from irisd.membership.rounds import Beat, encode_answer
-from irisd.membership.suspicion import HELPERS
+from irisd.membership.suspicion import HELPERS, MOST
 from irisd.model import NodeId, State
 from irisd.wire.views import Belief, Saying
 from tests.unit.membership.ground import START, Watcher, id_of, record_of
@@ -258,7 +258,7 @@ def test_confirmations_of_those_not_asked_count_nothing():
     suspicion = one.m.beliefs.suspicions[A]
     for number in range(50, 90):
         one.believed(number, said(A, Saying.SILENT, age=2.0))
-    assert suspicion.timeout() == 3.7
+    assert suspicion.timeout() == MOST
 
 
 def test_asked_about_a_node_it_hears_it_says_so_at_once():
