@@ -131,10 +131,8 @@ class Calls:
     def _hand(self, call: Call) -> None:
         """This node chooses one of its members, or lets the call wait for a slot."""
         members = self.members
-        there = members.of(call.cluster)
-        pattern = needed(call.frame)
-        if not any(member.patterns & pattern for member in there):
-            code = Code.NOT_SUPPORTED if there else Code.NO_MEMBER
+        if not members.can(call):
+            code = Code.NOT_SUPPORTED if members.of(call.cluster) else Code.NO_MEMBER
             self._failed(call, code, Executed.NO, f"no member of {call.cluster!r} on its node handles that")
             return
         member = members.pick(call)

@@ -187,6 +187,11 @@ class Members:
 
     # -- who gets a call
 
+    def can(self, call: Call) -> bool:
+        """Whether anybody here handles such a call."""
+        group = self._groups.get(call.cluster)
+        return group is not None and bool(group.pool(needed(call.frame)).candidates)
+
     def pick(self, call: Call, chooser: Chooser | None = None) -> Member | None:
         """A member that has room for a call now; None: let it :meth:`wait`.
 
