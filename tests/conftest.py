@@ -78,8 +78,6 @@ async def _task_watch() -> AsyncIterator[None]:
     before = asyncio.all_tasks()
     yield
     left = asyncio.all_tasks() - before - {asyncio.current_task()}
-    # grpc leaves one of its own behind, now and then, of a call whose channel was closed under it
-    left = {task for task in left if "_AioCall._handle_status_once_received" not in repr(task)}
     if left:
         _, left = await asyncio.wait(left, timeout=LEAK_GRACE)
     assert not left, "tasks left behind: " + ", ".join(sorted(str(task.get_coro()) for task in left))

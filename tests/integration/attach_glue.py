@@ -204,7 +204,12 @@ async def channel_to(url: str, credentials: grpc.ChannelCredentials | None = Non
 @asynccontextmanager
 async def app_at(url: str, *metadata: tuple[str, str]) -> AsyncIterator[App]:
     async with channel_to(url) as channel:
-        yield App(channel, metadata)
+        app = App(channel, metadata)
+        try:
+            yield app
+        finally:
+            await channel.close(None)  # cut off, whatever was under way ...
+            app.call.cancel()  # ... and told so here: grpc waits for the status of a call it lost now and then
 
 
 @asynccontextmanager
