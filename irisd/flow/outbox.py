@@ -274,8 +274,9 @@ class Outbox:
         size = 0
         while self._urgent and size < limit:
             frame = self._urgent.popleft()
-            self.urgent_bytes -= cost(frame)
-            size += cost(frame)
+            charged = cost(frame)
+            self.urgent_bytes -= charged
+            size += charged
             frame.sent = True
             out.append(frame)
         active = self._active
@@ -286,8 +287,9 @@ class Outbox:
             while flow.frames and flow.deficit > 0 and size < limit:
                 head = self._next(flow, now)
                 if head is not None:
-                    flow.deficit -= cost(head)
-                    size += cost(head)
+                    charged = cost(head)
+                    flow.deficit -= charged
+                    size += charged
                     out.append(head)
             if not flow.frames:
                 del active[flow]
@@ -310,8 +312,9 @@ class Outbox:
             frame.lost_unknown = frame.lost_unknown or flow.lost_unknown
             flow.lost, flow.lost_unknown = 0, False
         flow.frames.append(frame)
-        flow.bytes += cost(frame)
-        self.bytes += cost(frame)
+        charged = cost(frame)
+        flow.bytes += charged
+        self.bytes += charged
 
     def _over(self, flow: Flow, size: int) -> bool:
         """Whether ``size`` more bytes are too many; one frame always fits into an empty flow of an empty outbox."""
@@ -361,9 +364,9 @@ class Outbox:
         return part
 
     def _pop(self, flow: Flow) -> None:
-        frame = flow.frames.popleft()
-        flow.bytes -= cost(frame)
-        self.bytes -= cost(frame)
+        charged = cost(flow.frames.popleft())
+        flow.bytes -= charged
+        self.bytes -= charged
         if flow.promised:
             flow.promised -= 1
 

@@ -26,6 +26,9 @@ NAME: dict[int, str] = {
 }
 """What people call them."""
 
+COUNTER: dict[int, str] = {kind: f"calls.{name}" for kind, name in NAME.items()}
+"""Where they are counted."""
+
 
 def kind_of(frame: Frame) -> int:
     """What a call asks for: a tunnel may carry a request."""

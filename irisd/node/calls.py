@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from irisd.flow.outbox import REQUESTS
 from irisd.model import MAX_BALANCE, Code, Executed, Frame, Kind
-from irisd.node.addressing import NAME, cluster_named, kind_of, needed
+from irisd.node.addressing import COUNTER, NAME, cluster_named, kind_of, needed
 from irisd.node.core import Core
 from irisd.node.endpoints import App, Endpoint, Member, Peer
 from irisd.node.hedges import Hedges
@@ -73,7 +73,7 @@ class Calls:
         call = Call(source.id, frame.id, isinstance(source, App), frame, cluster, deadline)
         source.opened[frame.id] = call
         core.timers.add(call, deadline)
-        core.counters[f"calls.{NAME[kind_of(frame)]}"] += 1
+        core.counters[COUNTER[kind_of(frame)]] += 1
         if isinstance(source, App):
             frame.member, frame.hops, frame.count = source.member_name, 0, 0
             source.retries.earn()
@@ -212,7 +212,8 @@ class Calls:
             )
             return
         self._forget(call)
-        self._answer(call, frame.copy(member=member))
+        frame.member = member
+        self._answer(call, frame)
 
     def credit(self, target: Endpoint, call: Call, frame: Frame) -> None:
         """The first CREDIT of a tunnel's member accepts it; that of a request's begins a large reply."""
@@ -367,14 +368,16 @@ class Calls:
             return
         self.places.failed(call, code)
         if frame is not None:
-            self._answer(call, frame.copy(executed=executed))
+            frame.executed = executed
+            self._answer(call, frame)
         else:
             self._answer(call, Frame(Kind.ERROR, code=code, executed=executed, detail=detail))
 
     def _answer(self, call: Call, frame: Frame) -> None:
-        """Tell the source; a node hears how busy its members' cluster is here."""
-        busy = 0 if call.origin else self.members.busy(call.cluster)
-        self._core.answer(call.source, frame.copy(id=call.source_id, concurrency=busy))
+        """Tell the source, with a frame that is nobody else's; a node hears how busy its members' cluster is here."""
+        frame.id = call.source_id
+        frame.concurrency = 0 if call.origin else self.members.busy(call.cluster)
+        self._core.answer(call.source, frame)
 
     @staticmethod
     def _executed(call: Call) -> Executed:

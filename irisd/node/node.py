@@ -30,6 +30,7 @@ from irisd.router import Call, Gather, Hedge, Tunnel
 SETTLED = "settled"
 _OPENERS = frozenset({Kind.REQUEST, Kind.PUSH, Kind.BROADCAST, Kind.SURVEY, Kind.TUNNEL})
 _TUNNEL_FRAMES = frozenset({Kind.DATA, Kind.FINISH, Kind.CREDIT})
+_BODY_FRAMES = _TUNNEL_FRAMES - {Kind.CREDIT}
 _OF_CALLS = _TUNNEL_FRAMES | {Kind.REPLY, Kind.ERROR, Kind.DONE, Kind.CANCEL}
 _STANDING = frozenset({Kind.JOIN, Kind.SUBSCRIBE, Kind.WATCH, Kind.FLUSH})
 _NUMBERED = frozenset({Kind.PUBLISH, Kind.LOST})
@@ -384,7 +385,7 @@ class Node:
             self._tunnels.frame(endpoint, under_way, frame)
         elif given is not None:
             if isinstance(given, Call):
-                check_accepted(given, kind in _TUNNEL_FRAMES - {Kind.CREDIT})
+                check_accepted(given, kind in _BODY_FRAMES)
                 if kind == Kind.CREDIT:
                     self._calls.credit(endpoint, given, frame)
                 elif kind in (Kind.REPLY, Kind.ERROR, Kind.DONE):

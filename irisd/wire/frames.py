@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from irisd.model import MAX_SIZES, Frame, KiB
-from irisd.wire.protobuf import FIXED32, LENGTH, VARINT, WireError, read_length, read_varint, skip, varint
+from irisd.wire.protobuf import FIXED32, LENGTH, MAX_VARINT, VARINT, WireError, read_length, read_varint, skip, varint
 
 MAX_HEADERS = 64
 MAX_HEADERS_BYTES = 8 * KiB
@@ -154,24 +154,51 @@ _DECODERS: dict[int, Callable[[dict[str, Any], bytes, int, int], int]] = {
 }
 
 
+# What nearly every header consists of: fields whose tag is one byte. Decoded in place, without a call for each.
+_PLAIN_NUMBERS = {n << 3 | VARINT: name for n, name in (_NUMBERS | _NUMBERS_32).items() if n < 16}
+_WIDTHS = {n << 3 | VARINT: 0xFFFF_FFFF for n in _NUMBERS_32}
+_PLAIN_STRINGS = {n << 3 | LENGTH: name for n, name in _STRINGS.items() if n < 16}
+
+
 def sum_sizes(sizes: bytes) -> int:
     """The bytes a batch's messages have together."""
     return sum(memoryview(sizes).cast("I")) if sizes else 0
 
 
-def _decode_header(frame: Frame, data: bytes, at: int, end: int) -> None:
-    fields = frame.__dict__
-    decoders = _DECODERS
+def _decode_header(fields: dict[str, Any], data: bytes, at: int, end: int) -> None:
+    numbers, widths, strings, decoders = _PLAIN_NUMBERS, _WIDTHS, _PLAIN_STRINGS, _DECODERS
     while at < end:
         tag = data[at]
         at += 1
+        name = numbers.get(tag)
+        if name is not None and (at + 2 < end or (at < end and data[at] < 0x80)):  # short numbers: read in place
+            value = data[at]
+            at += 1
+            if value > 0x7F:
+                byte = data[at]
+                at += 1
+                value += (byte - 1) << 7
+                if byte > 0x7F:
+                    byte = data[at]
+                    at += 1
+                    value += (byte - 1) << 14
+                    if byte > 0x7F:
+                        value, at = read_varint(data, at - 3, end)
+                        value &= widths.get(tag, MAX_VARINT)
+            fields[name] = value
+            continue
+        name = strings.get(tag)
+        if name is not None and at < end and (stop := at + 1 + data[at]) <= end and data[at] < 0x80:
+            try:
+                fields[name] = str(data[at + 1 : stop], "utf-8")
+            except UnicodeDecodeError:
+                raise WireError(f"{name} is not UTF-8") from None
+            at = stop
+            continue
         if tag > 0x7F:
             tag, at = read_varint(data, at - 1, end)
         decoder = decoders.get(tag)
-        if decoder is not None:
-            at = decoder(fields, data, at, end)
-        else:
-            at = skip(data, at, end, tag & 7)
+        at = decoder(fields, data, at, end) if decoder is not None else skip(data, at, end, tag & 7)
 
 
 def decode_frame(data: bytes, at: int, end: int, max_body: int, max_header: int = MAX_LINK_HEADER) -> Frame:
@@ -182,30 +209,33 @@ def decode_frame(data: bytes, at: int, end: int, max_body: int, max_header: int 
             above ``max_body``.
     """
     frame = Frame(0)
+    fields = frame.__dict__
     header = 0
     while at < end:
         tag = data[at]
         at += 1
         if tag == 0x0A:
-            start, at = read_length(data, at, end)
+            if at < end and data[at] < 0x80 and (stop := at + 1 + data[at]) <= end:
+                start, at = at + 1, stop
+            else:
+                start, at = read_length(data, at, end)
             header += at - start  # protobuf lets it come in pieces
             if header > max_header:
                 raise WireError(f"header of {header} bytes: the limit is {max_header}")
-            _decode_header(frame, data, start, at)
+            _decode_header(fields, data, start, at)
             if header > LARGE_HEADER:
                 frame.header_bytes = header
         elif tag == 0x12:
             start, at = read_length(data, at, end)
             if at - start > max_body:
                 raise WireError(f"body of {at - start} bytes: the limit is {max_body}")
-            frame.body = bytes(data[start:at])
+            fields["body"] = bytes(data[start:at])
         else:
             if tag > 0x7F:
                 tag, at = read_varint(data, at - 1, end)
             at = skip(data, at, end, tag & 7)
-    if frame.kind == 0:
+    if fields["kind"] == 0:
         raise WireError("a frame without a kind")
-    fields = frame.__dict__
     if "members" in fields:
         fields["members"] = tuple(fields["members"])
     if "sizes" in fields:
@@ -257,45 +287,74 @@ def decode_slices(data: bytes, max_body: int, size: Callable[[], int]) -> Iterat
         yield frames
 
 
-def _header_encoders() -> dict[str, Callable[[Any], bytes]]:
-    def number(tag: bytes) -> Callable[[Any], bytes]:
-        small = [tag + bytes((value,)) for value in range(128)]
-        return lambda value: small[value] if value < 128 else tag + varint(value)
+_TAGS = {name: varint(n << 3 | VARINT) for n, name in (_NUMBERS | _NUMBERS_32 | _FLAGS).items()}
+_STRING_TAGS = {name: varint(n << 3 | LENGTH) for n, name in _STRINGS.items()}
+_TWO_BYTES = [varint(value) for value in range(1 << 14)]
+"""Numbers as they are encoded, those that take up to two bytes."""
 
-    def string(tag: bytes) -> Callable[[Any], bytes]:
-        def encode(value: str) -> bytes:
-            raw = value.encode()
-            return tag + varint(len(raw)) + raw
+MAX_KEPT = 4096
+"""Strings whose encoding is kept: names come again and again."""
 
-        return encode
-
-    def repeated(tag: bytes) -> Callable[[Any], bytes]:
-        def encode(value: tuple[str | bytes, ...]) -> bytes:
-            raws = [item.encode() if isinstance(item, str) else item for item in value]
-            return b"".join([tag + varint(len(raw)) + raw for raw in raws])
-
-        return encode
-
-    return {
-        **{name: number(varint(n << 3 | VARINT)) for n, name in (_NUMBERS | _NUMBERS_32 | _FLAGS).items()},
-        **{name: string(varint(n << 3 | LENGTH)) for n, name in _STRINGS.items()},
-        "headers": repeated(b"\x42"),
-        "members": repeated(b"\x5a"),
-        "sizes": lambda value: b"\x4a" + varint(len(value)) + value,
-    }
+MAX_KEPT_LENGTH = 64
+"""Characters of the longest one that is."""
 
 
-_ENCODERS = _header_encoders()
+def _number_encoder(tag: bytes) -> Callable[[int], bytes]:
+    known = [tag + number for number in _TWO_BYTES[:128]]
+
+    def encode(value: int) -> bytes:
+        if value < 128:
+            return known[value]
+        return tag + (_TWO_BYTES[value] if value < 1 << 14 else varint(value))
+
+    return encode
+
+
+def _string_encoder(tag: bytes) -> Callable[[str], bytes]:
+    kept: dict[str, bytes] = {}
+
+    def encode(value: str) -> bytes:
+        known = kept.get(value)
+        if known is not None:
+            return known
+        raw = value.encode()
+        encoded = tag + varint(len(raw)) + raw
+        if len(value) <= MAX_KEPT_LENGTH:
+            if len(kept) >= MAX_KEPT:
+                kept.clear()
+            kept[value] = encoded
+        return encoded
+
+    return encode
+
+
+def _repeated_encoder(tag: bytes) -> Callable[[tuple[str | bytes, ...]], bytes]:
+    def encode(value: tuple[str | bytes, ...]) -> bytes:
+        raws = [item.encode() if isinstance(item, str) else item for item in value]
+        return b"".join([tag + varint(len(raw)) + raw for raw in raws])
+
+    return encode
+
+
+_ENCODERS: dict[str, Callable[[Any], bytes]] = {
+    **{name: _number_encoder(tag) for name, tag in _TAGS.items()},
+    **{name: _string_encoder(tag) for name, tag in _STRING_TAGS.items()},
+    "headers": _repeated_encoder(b"\x42"),
+    "members": _repeated_encoder(b"\x5a"),
+    "sizes": lambda value: b"\x4a" + varint(len(value)) + value,
+}
 
 
 def encode_parts(frame: Frame) -> tuple[bytes, bytes]:
     """Encode a frame as its header bytes and its untouched body; joined they are an ``iris.v1.Frame``."""
-    encoders = _ENCODERS
-    header = b"".join([encoders[name](value) for name, value in frame.__dict__.items() if value and name in encoders])
-    body = frame.body
-    prefix = b"\x0a" + varint(len(header)) + header
-    if body:
-        prefix += b"\x12" + varint(len(body))
+    find = _ENCODERS.get
+    fields = frame.__dict__
+    header = b"".join([encode(value) for name, value in fields.items() if value and (encode := find(name))])
+    body: bytes = fields.get("body", b"")
+    size, length = len(header), len(body)
+    prefix = b"\x0a" + (_TWO_BYTES[size] if size < 1 << 14 else varint(size)) + header
+    if length:
+        prefix += b"\x12" + (_TWO_BYTES[length] if length < 1 << 14 else varint(length))
     return prefix, body
 
 
