@@ -297,7 +297,9 @@ class Calls:
         return any(m.patterns & pattern and m.app.id not in call.tried for m in self.members.of(call.cluster))
 
     def _may_repeat(self, call: Call) -> bool:
-        return call.frame.idempotent and call.attempts < self._core.settings.attempts
+        """Once more, for one that may have run; what another node's app asked for is that node's to count."""
+        again = call.frame.idempotent and call.attempts < self._core.settings.attempts
+        return again and (not call.origin or self._may_spend(call))
 
     def _stop_all(self, call: Call) -> None:
         """Stop a call, a second attempt included."""
@@ -348,6 +350,7 @@ class Calls:
             and self._may_spend(call)
         ):
             self._core.counters["calls.retried"] += 1
+            call.frame.count = 0  # what a second attempt said of the first meant nothing to other nodes
             self._dispatch(call)
             return
         self._end(call, code, executed, detail, frame)

@@ -481,7 +481,39 @@ def test_no_hedge_where_there_is_one_member():
     assert place.quiet()
 
 
+def test_what_a_hedge_says_of_the_first_attempt_is_said_to_its_node_only():
+    places = mesh(3)
+    serve(places[1]), serve(places[1])
+    caller = Caller(places[0])
+    hedged(places, caller)
+    got(places)
+    wait(places, 0.06)
+    got(places)
+    serve(places[2])
+    pump(*places)
+    cut(places[0], places[1])
+    asked = [frame for frame in places[0].hear(places[2].id) if frame.kind == Kind.REQUEST]
+    assert only(asked).count == 0
+
+
 # -- the budget
+
+
+def test_what_a_dead_member_may_have_run_is_run_again_at_the_budget_s_cost():
+    place, answers = Place(1), []
+    caller = Caller(place)
+    for _ in range(200):
+        serve(place), serve(place)
+        place.say(caller.app, request(caller.next, idempotent=True))
+        caller.next += 2
+        for _ in range(2):
+            for _, app, _ in got([place]):
+                place.gone(app)
+        answers.append(failure(place.hear(caller.app))[0])
+        for app in [app for app, held in place.node.core.apps.items() if held.members]:
+            place.gone(app)
+    assert place.counters["calls.retries-refused"] > 50
+    assert set(answers) == {Code.MEMBER_LOST}
 
 
 def test_retries_are_a_share_of_the_calls():
