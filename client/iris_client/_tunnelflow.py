@@ -1,8 +1,8 @@
 """One end of a tunnel (pure): pieces, credit both ways, half-close, and never a clean end that was not one.
 
 Each end lets the other send only what it has room for. Room is given back as the app takes messages, half a window at
-a time. An app that always waits for more gets a larger window, as long as all tunnels together stay within a budget,
-and gives it back when others have come.
+a time. An app that reads gets a larger window, as long as all tunnels together stay within a budget, and gives it back
+when others have come.
 
 Invariants:
     - bytes sent never exceed the credit granted by the other end
@@ -332,8 +332,7 @@ class TunnelFlow:
             self._owed -= spare
             self._window -= spare
             self._budget.give_back(spare)
-        elif not self._messages and self._window < share:
-            # The app waits for us, not we for the app: let more be under way.
+        elif self._window < share:  # the app reads: let more be under way, for larger pieces at a time
             more = self._budget.more(min(self._window, share - self._window))
             self._window += more
         count, self._owed = self._owed + more, 0
