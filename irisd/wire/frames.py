@@ -292,7 +292,7 @@ _STRING_TAGS = {name: varint(n << 3 | LENGTH) for n, name in _STRINGS.items()}
 _TWO_BYTES = [varint(value) for value in range(1 << 14)]
 """Numbers as they are encoded, those that take up to two bytes."""
 
-MAX_KEPT = 4096
+MAX_KEPT = 1024
 """Strings whose encoding is kept: names come again and again."""
 
 MAX_KEPT_LENGTH = 64
