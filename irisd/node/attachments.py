@@ -12,7 +12,7 @@ from irisd.node.core import Core
 from irisd.node.endpoints import App, Member, Subscription
 from irisd.node.events import Events
 from irisd.node.records import Records
-from irisd.registry import MAX_CLAIMS
+from irisd.registry import MAX_CLAIMS, MAX_SHAPES
 from irisd.router.names import BadName, valid_cluster, valid_filter
 
 ALL_PATTERNS = sum(Pattern)  # a plain number: the complement of a flag would leave out the bits nobody knows
@@ -34,9 +34,8 @@ class Attachments:
         self._calls = calls
         self._events = events
         self._records = records
-        self._subscribers: Counter[tuple[str, str]] = Counter()
         calls.members.claimed = self._claim_cluster
-        self._blocking: Counter[tuple[str, str]] = Counter()  # of them, those that must lose nothing
+        self._blocking: Counter[tuple[str, str]] = Counter()  # subscribers that must lose nothing
 
     def attach(self, id: int, hello: Frame, *, settled: bool) -> App:
         """A new app; it is welcomed at once, or when the node has settled."""
@@ -159,6 +158,10 @@ class Attachments:
             return
         if self._refused(app, frame):
             return
+        if not self._events.fits(filter):
+            full = f"the apps of this node have subscribed to {MAX_SHAPES} different shapes of wildcards"
+            core.fail(app.id, frame.id, Code.OVERLOADED, full)
+            return
         limit = min(frame.max_bytes or core.settings.max_subscription, core.settings.max_subscription)
         queue = None
         if frame.when_full == WhenFull.BLOCK:
@@ -204,11 +207,10 @@ class Attachments:
             self._count(subscription, -1)
 
     def _count(self, subscription: Subscription, by: int) -> None:
+        """One subscriber more or less: the record itself says how many there were."""
         key = (subscription.filter, subscription.group)
-        self._subscribers[key] += by
-        members = self._subscribers[key]
-        if not members:
-            del self._subscribers[key]
+        before = self._core.record.get(("", *key))
+        members = by + (before.members if before is not None else 0)
         blocks = self._blocking[key] + by if subscription.queue is not None else self._blocking.get(key, 0)
         if blocks:
             self._blocking[key] = blocks

@@ -18,7 +18,7 @@ from irisd.node.endpoints import App, Head, Peer, Subscription
 from irisd.node.lending import Lending
 from irisd.node.members import policy_of
 from irisd.node.pacing import Pacing
-from irisd.registry import Match, TopicIndex
+from irisd.registry import Match, TopicIndex, entries
 from irisd.router import Chooser, Pool, Rotation
 from irisd.router.names import BadName, valid_topic
 
@@ -32,7 +32,7 @@ class Events:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._index: TopicIndex[Subscription] = TopicIndex()
+        self._index: TopicIndex[Subscription, tuple[Subscription, ...]] = TopicIndex(entries)
         self._rotations: dict[str, Rotation] = {}  # over nodes, by group
         self._choosers: dict[str, Chooser] = {}  # among members here, by group
         self.lending = Lending(core)
@@ -44,6 +44,10 @@ class Events:
             Kind.GRANT: self.pacing.granted,
             Kind.RETURN: self.credit_returned,
         }
+
+    def fits(self, filter: str) -> bool:
+        """Whether one more subscription to this filter leaves the work of a match bounded."""
+        return self._index.fits(filter)
 
     def add(self, subscription: Subscription) -> None:
         """A local subscription takes messages from now on."""

@@ -86,7 +86,6 @@ class Records:
         if not core.record.set(claim):
             return
         version = core.record.version
-        core.registry.learn(core.identity.node_id, [claim])
         core.claimed(core.identity.node_id, (claim,), False)
         self._membership.own_recorded(self.about, version)
         (piece,) = encode_claims([claim])

@@ -165,7 +165,7 @@ def check_agreement(world: World) -> None:
     for daemon in alive:
         core, membership = daemon.node.core, daemon.node.membership
         for other in alive:
-            believed = core.registry._claims.get(other.id, {})
+            believed = {claim.key: claim for claim in core.registry.claims(other.id)}
             said = {claim.key: claim for claim in other.node.core.record.claims()}
             world.require(believed == said, f"{daemon} believes {believed} of {other}, which says {said}")
             world.require(core.registry.is_routable(other.id), f"{daemon} cannot reach {other}")
