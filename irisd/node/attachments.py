@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import lru_cache
 
 from irisd.flow import Queue
 from irisd.flow.outbox import REQUESTS
@@ -172,8 +173,8 @@ class Attachments:
                 return
             queue = Queue(limit, app.member_name)
             app.reserved += limit
-        flow = app.outbox.open(frame.id, limit=limit, when_full=frame.when_full or WhenFull.DROP_OLDEST)
-        subscription = Subscription(app, frame.id, filter, group, flow, queue)
+        when_full = frame.when_full or WhenFull.DROP_OLDEST
+        subscription = Subscription(app, frame.id, filter, group, _shared(limit), when_full, queue)
         app.subscriptions[frame.id] = subscription
         self._events.add(subscription)
         self._count(subscription, +1)
@@ -238,3 +239,9 @@ class Attachments:
             return False
         self._core.fail(app.id, frame.id, Code.OVERLOADED, full)
         return True
+
+
+@lru_cache(maxsize=4096)
+def _shared(limit: int) -> int:
+    """The same object for the same number: most subscriptions have the same few bounds."""
+    return limit

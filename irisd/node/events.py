@@ -35,6 +35,7 @@ class Events:
         self._index: TopicIndex[Subscription, tuple[Subscription, ...]] = TopicIndex(entries)
         self._rotations: dict[str, Rotation] = {}  # over nodes, by group
         self._choosers: dict[str, Chooser] = {}  # among members here, by group
+        self._heard: dict[NodeId, dict[Subscription, None]] = {}  # those that have had messages from another node
         self.lending = Lending(core)
         self.pacing = Pacing(core, self.lending, self)
         self.peer_frames: dict[int, Callable[[Peer, Frame], None]] = {
@@ -62,6 +63,8 @@ class Events:
     def remove(self, subscription: Subscription) -> None:
         """A local subscription has ended; what still waits for it is dropped."""
         self.withdraw(subscription)
+        for heard in self._heard.values():
+            heard.pop(subscription, None)
         dropped = subscription.app.outbox.discard(subscription.id)
         if dropped:
             self._core.drop("unsubscribed", dropped)
@@ -251,11 +254,10 @@ class Events:
 
     def publisher_gone(self, node: NodeId, *, died: bool) -> None:
         """A node that published here is gone for good. When it died, what was under way cannot be counted."""
-        for subscription in self._everyone():
-            if node in subscription.sources:
-                subscription.sources.discard(node)
-                if died:
-                    self._lose(subscription, 0, unknown=True)
+        heard = self._heard.pop(node, ())
+        if died:
+            for subscription in heard:
+                self._lose(subscription, 0, unknown=True)
 
     def _note_lost(self, topic: str, group: str, count: int, *, unknown: bool) -> None:
         if not topic:
@@ -304,7 +306,8 @@ class Events:
     def _offer(self, source: NodeId, subscription: Subscription, frame: Frame, topic: str, paid: bool) -> None:
         event = _message(Kind.EVENT, frame, topic)
         event.id = subscription.id
-        subscription.sources.add(source)
+        if source != self._core.identity.node_id:
+            self._heard.setdefault(source, {})[subscription] = None
         app, queue = subscription.app, subscription.queue
         dropped = 0
         if queue is None:

@@ -208,6 +208,10 @@ class Registry:
         record = self._records.get(node)
         return record.claims() if record is not None else iter(())
 
+    def record(self, node: NodeId) -> Record | None:
+        """All that a node claims, to be read only; None: nothing."""
+        return self._records.get(node)
+
     def claim(self, node: NodeId, key: ClaimKey) -> Claim | None:
         """What a node claims under these names."""
         record = self._records.get(node)

@@ -132,7 +132,7 @@ class TopicIndex(Generic[E, A]):
             else:
                 yield filter, held
 
-    def _candidates(self, topic: str) -> Iterable[str]:
+    def _candidates(self, topic: str) -> dict[str, None]:
         """The filters a topic could match, of all shapes there are; each once, whatever a peer calls a topic."""
         found = {topic: None}
         if not (self._starred or self._tailed):

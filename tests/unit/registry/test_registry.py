@@ -268,7 +268,7 @@ CLAIMS = st.builds(
     st.sampled_from(["", "g", "h"]),
     st.booleans(),
 )
-STEPS = st.one_of(
+STEPS: st.SearchStrategy[tuple[str, bytes, list[Claim]]] = st.one_of(
     st.tuples(st.just("learn"), NODES, st.lists(CLAIMS, max_size=3)),
     st.tuples(st.just("full"), NODES, st.lists(CLAIMS, max_size=3)),
     st.tuples(st.just("draft"), NODES, st.lists(CLAIMS, max_size=3)),
