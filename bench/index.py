@@ -52,31 +52,55 @@ KINDS: dict[str, Names] = {"exact": _exact, "*": _star, ">": _tail, "mixed": _mi
 
 def match_times(counts: Sequence[int] = COUNTS) -> dict[str, dict[int, dict[str, float]]]:
     """Seconds of one match by kind of filter and number of subscriptions: ``cold``, and ``warm`` (remembered)."""
-    return {kind: {count: _match(names, count) for count in counts} for kind, names in KINDS.items()}
+    return {kind: _match(names, counts) for kind, names in KINDS.items()}
 
 
-def _match(names: Names, count: int, rounds: int = 15) -> dict[str, float]:
-    registry = Registry()
-    registry.routable(THERE, True)
-    registry.learn(THERE, [Claim(1, topic=names(n)[0]) for n in range(count)])
-    rng = Random(count)
-    cold, warm = [], []
-    for _ in range(rounds):
-        took = {"cold": 0.0, "warm": 0.0}
-        repeats = max(1, 2000 // count)
-        for _ in range(repeats):
-            topics = [names(n)[1] for n in rng.sample(range(count), min(count, 2000))]  # new, as from the wire
-            registry.routable(THERE, False)  # and so forgotten
-            registry.routable(THERE, True)
-            for what in took:
-                began = time.perf_counter()
-                for topic in topics:
-                    registry.match(topic)
-                took[what] += time.perf_counter() - began
-        assert registry.match(topics[0]).everyone == (THERE,)
-        cold.append(took["cold"] / repeats / len(topics))
-        warm.append(took["warm"] / repeats / len(topics))
-    return {"cold": statistics.median(cold), "warm": statistics.median(warm)}
+def _match(names: Names, counts: Sequence[int], rounds: int = 21) -> dict[int, dict[str, float]]:
+    registries = {}
+    for count in counts:
+        registry = registries[count] = Registry()
+        registry.routable(THERE, True)
+        registry.learn(THERE, [Claim(1, topic=names(n)[0]) for n in range(count)])
+    found: dict[int, dict[str, list[float]]] = {count: {"cold": [], "warm": []} for count in counts}
+    rng = Random(1)
+    for _ in range(rounds):  # interleaved: whatever else the machine does falls on all alike
+        for count, registry in registries.items():
+            took = {"cold": 0.0, "warm": 0.0}
+            repeats = max(1, 1000 // count)
+            for _ in range(repeats):
+                topics = [names(n)[1] for n in rng.sample(range(count), min(count, 1000))]  # new, as from the wire
+                registry.routable(THERE, False)  # and so forgotten
+                registry.routable(THERE, True)
+                for what in took:
+                    began = time.process_time()
+                    for topic in topics:
+                        registry.match(topic)
+                    took[what] += time.process_time() - began
+            assert registry.match(topics[0]).everyone == (THERE,)
+            for what, seconds in took.items():
+                found[count][what].append(seconds / repeats / len(topics))
+    return {
+        count: {what: statistics.median(each) for what, each in by_what.items()} for count, by_what in found.items()
+    }
+
+
+class Pauses:
+    """The garbage collector's, since it was made."""
+
+    def __init__(self) -> None:
+        self.total = self.longest = self._began = 0.0
+        gc.callbacks.append(self._note)
+
+    def _note(self, phase: str, info: object) -> None:
+        if phase == "start":
+            self._began = time.process_time()
+        else:
+            pause = time.process_time() - self._began
+            self.total += pause
+            self.longest = max(self.longest, pause)
+
+
+PAUSES = Pauses()
 
 
 class Place:
@@ -89,10 +113,10 @@ class Place:
         self.longest = 0.0
 
     def call(self, call: Callable[[], object]) -> None:
-        """One brain call, timed."""
-        began = time.perf_counter()
+        """One brain call, timed, the collector's pauses aside."""
+        paused, began = PAUSES.total, time.process_time()
         call()
-        self.longest = max(self.longest, time.perf_counter() - began)
+        self.longest = max(self.longest, time.process_time() - began - (PAUSES.total - paused))
 
     def subscribe(self, count: int, apps: int) -> None:
         """Subscribe to ``count`` topics, as ``apps`` apps that read what they are answered."""
@@ -159,7 +183,8 @@ def subscribing(count: int, apps: int = APPS) -> dict[str, float]:
 
     Returns:
         ``subscribed`` and ``told``: subscriptions a second. ``here`` and ``there``: resident bytes each subscription
-        costs its own node and the other. ``longest`` ...: seconds of the longest brain call.
+        costs its own node and the other. ``longest`` ...: seconds of the longest brain call, the garbage collector's
+        pauses aside; and of those.
     """
     one, other = Place(HERE, count), Place(THERE, count)
     gc.collect()
@@ -183,6 +208,7 @@ def subscribing(count: int, apps: int = APPS) -> dict[str, float]:
         "there": there / count,
         "longest_telling": one.longest,
         "longest_learning": other.longest,
+        "longest_pause": PAUSES.longest,
     }
 
 
@@ -204,6 +230,7 @@ def main(count: int, apps: int) -> None:
         f"told to another node: {figures['told']:,.0f}/s, longest call {figures['longest_telling'] * 1e3:.1f} ms here, "
         f"{figures['longest_learning'] * 1e3:.1f} ms there"
     )
+    click.echo(f"longest pause of the garbage collector: {figures['longest_pause'] * 1e3:.0f} ms")
     click.echo(f"resident: {figures['here']:.0f} B a subscription here, {figures['there']:.0f} B there")
     click.echo(f"traced: {subscription_bytes(count, apps):.0f} B a subscription here")
     counts = sorted({10, 1_000, count // 10, count})

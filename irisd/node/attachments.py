@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from irisd.flow import Queue
 from irisd.flow.outbox import REQUESTS
+from irisd.flow.timers import TICK
 from irisd.model import LARGE, MAX_BALANCE, Claim, Code, Frame, KiB, Kind, Pattern, WhenFull
 from irisd.node.calls import Calls
 from irisd.node.core import Core
@@ -21,6 +22,8 @@ _WHEN_FULL = frozenset({0, *WhenFull})
 MAX_CONCURRENCY = 65_536
 MAX_PRIORITY = 255
 MAX_APP_NAME = 64
+LET_GO, MIN_LET_GO = 2048, 32
+"""Subscriptions of an app that is gone that end in one call, if no peer must be told of each; at least."""
 BLOCK_SHARE = 16
 """A subscription that blocks gets at most this part of what its app may still let wait."""
 MIN_BLOCK = 64 * KiB
@@ -81,10 +84,23 @@ class Attachments:
             self._core.drop("member-left", unread)  # of calls that wait there, their callers are told
         for id in list(app.members):
             self._leave(app, id)
-        for id in list(app.subscriptions):
-            self._unsubscribe(app, id)
+        app.gone = True
+        for subscription in list(app.subscriptions.values()) if app.reserved else ():
+            if subscription.queue is not None:  # publishers wait for it
+                self._unsubscribe(app.subscriptions.pop(subscription.id))
+        self.let_go(app)
         self._events.settle()  # what waited for nobody else may still leave
         self._events.pacing.app_gone(app)
+
+    def let_go(self, app: App) -> None:
+        """End what an app that is gone had subscribed to; of very much, some now, and some with every tick."""
+        core = self._core
+        for _ in range(max(MIN_LET_GO, LET_GO // (1 + len(core.peers)))):
+            if not app.subscriptions:
+                return
+            self._unsubscribe(app.subscriptions.popitem()[1])
+        if app.subscriptions:
+            core.timers.add(app, core.now + TICK)
 
     def said_goodbye(self, app: App, frame: Frame) -> None:
         """GOODBYE: the app opens nothing more."""
@@ -183,7 +199,7 @@ class Attachments:
     def unsubscribe(self, app: App, frame: Frame) -> None:
         """UNSUBSCRIBE: what still waits is dropped."""
         if frame.id in app.subscriptions:
-            self._unsubscribe(app, frame.id)
+            self._unsubscribe(app.subscriptions.pop(frame.id))
             self._core.answer(app.id, Frame(Kind.DONE, id=frame.id))
 
     def withdraw_all(self) -> None:
@@ -198,9 +214,9 @@ class Attachments:
         self._calls.remove_member(member)
         self._claim_cluster(member.cluster)
 
-    def _unsubscribe(self, app: App, id: int) -> None:
-        subscription = app.subscriptions.pop(id)
-        self._records.ended(app, id)
+    def _unsubscribe(self, subscription: Subscription) -> None:
+        app = subscription.app
+        self._records.ended(app, subscription.id)
         self._events.remove(subscription)
         if subscription.queue is not None:
             app.reserved -= subscription.queue.limit

@@ -262,6 +262,7 @@ class App(Endpoint):
         self.draining = False
         self.answers = False  # it says GOODBYE to ours
         self.goodbye = False  # it has said so: it opens nothing more
+        self.gone = False  # its stream has ended; some of its subscriptions may still have to
         self.last_heard = 0.0
         self.welcome = False  # until then nothing leaves towards it
         self.lost = 0  # publishes dropped since its last FLUSH

@@ -282,7 +282,7 @@ class Events:
         paid = self.lending.arrived(source, topic, "", cost)
         anybody = False
         for subscription in self._index.match(topic):
-            if not subscription.group:
+            if not (subscription.group or subscription.app.gone):
                 self._offer(source, subscription, frame, topic, subscription.filter in paid)
                 anybody = True
         if not anybody:
@@ -290,7 +290,7 @@ class Events:
 
     def _deliver_group(self, source: NodeId, frame: Frame, topic: str, group: str, cost: int) -> None:
         paid = self.lending.arrived(source, topic, group, cost)
-        members = [s for s in self._index.match(topic) if s.group == group and not s.app.draining]
+        members = [s for s in self._index.match(topic) if s.group == group and not (s.app.draining or s.app.gone)]
         if not members:
             self._core.drop("group-gone", frame.messages)
             return

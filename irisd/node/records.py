@@ -92,8 +92,9 @@ class Records:
         version = core.record.version
         core.claimed(core.identity.node_id, (claim,), False)
         self._membership.own_recorded(self.about, version)
-        (piece,) = encode_claims([claim])
+        piece = b""
         for peer in self._linked():
+            piece = piece or encode_claims([claim])[0]
             change = peer.change
             if change is None or change.sent or len(change.body) >= PIECE_BYTES:
                 (body,) = encode_record([claim], base=base)
@@ -322,20 +323,27 @@ class Records:
 
     def settle(self) -> None:
         """Answer those whose claim every linked peer knows by now."""
-        known = min((peer.acknowledged for peer in self._linked()), default=self._core.record.version)
+        known = self._known
         while self._syncing:
             syncing = next(iter(self._syncing.values()))
             if syncing.version > known:
                 break
             self._answer(syncing, 1)
 
+    @property
+    def _known(self) -> int:
+        """The version of this node's record that every linked peer holds."""
+        return min((peer.acknowledged for peer in self._linked()), default=self._core.record.version)
+
     def wait(self, app: App, id: int) -> None:
         """Answer a JOIN or SUBSCRIBE once every linked peer knows, or after a bounded wait."""
         core = self._core
+        if not self._syncing and self._known >= core.record.version:
+            core.answer(app.id, Frame(Kind.DONE, id=id, count=1))
+            return
         syncing = Syncing(app, id, core.record.version)
         self._syncing[app.id, id] = syncing
         core.timers.add(syncing, core.now + core.settings.sync_timeout)
-        self.settle()
 
     def expired(self, syncing: Syncing) -> None:
         """Some peer has not confirmed in time: established here, not yet known everywhere."""

@@ -349,12 +349,11 @@ class Registry:
                 else:
                     unreachable[node, ""] = None
                 continue
-            held = audience.filters[filter]
-            if held.blocks:
+            if (filter, group) in record.blocking:
                 blocking.append((node, filter, group))
             if group:
                 nodes = groups.setdefault(group, {})
-                nodes[node] = max(nodes.get(node, 0), held.members)
+                nodes[node] = max(nodes.get(node, 0), audience.filters[filter].members)
             else:
                 everyone[node] = None
         unreachable |= {(node, group): None for group, node in missed.items() if group not in groups}

@@ -1,7 +1,7 @@
 """Which filters match a topic (pure): one look-up for each shape of filter.
 
 ``*`` matches one token, a last ``>`` one or more. A filter's *shape* is where its
-wildcards stand. Filters are the keys of one dict; a topic is looked up as it is, and
+wildcards stand. Filters are the keys of a dict; a topic is looked up as it is, and
 once for each shape that its length allows, with the shape's wildcards put in: so a
 match costs as many look-ups as there are shapes, whatever the number of filters.
 
@@ -23,6 +23,9 @@ MAX_REMEMBERED = 4096
 MAX_SHAPES = 256
 """Most shapes with wildcards that the subscriptions of one node may have: what bounds the work of a match."""
 
+PARTS = 64
+"""Dicts that hold the filters, by their hash: one of a million would take 30 ms to grow, at once."""
+
 _Stars = tuple[int, ...]
 """The positions of a filter's ``*``."""
 
@@ -40,7 +43,7 @@ class TopicIndex(Generic[E, A]):
 
     def __init__(self, add_up: Callable[[Iterable[tuple[str, E]]], A]) -> None:
         self._add_up = add_up
-        self._filters: dict[str, E | _Several[E]] = {}
+        self._parts: list[dict[str, E | _Several[E]]] = [{} for _ in range(PARTS)]
         # by number of tokens, `>` not counted: shapes, and how many filters have them
         self._starred: dict[int, dict[_Stars, int]] = {}
         self._tailed: dict[int, dict[_Stars, int]] = {}
@@ -64,9 +67,10 @@ class TopicIndex(Generic[E, A]):
 
     def add(self, filter: str, entry: E) -> None:
         """Put ``entry`` under ``filter``; again is harmless."""
-        held = self._filters.get(filter)
+        filters = self._parts[hash(filter) % PARTS]
+        held = filters.get(filter)
         if held is None:
-            self._filters[filter] = entry
+            filters[filter] = entry
             if is_wild(filter):
                 by_length, length, stars = self._shape(filter)
                 shapes = by_length.setdefault(length, {})
@@ -78,23 +82,24 @@ class TopicIndex(Generic[E, A]):
         elif held == entry:
             return
         else:
-            self._filters[filter] = _Several({held: None, entry: None})
+            filters[filter] = _Several({held: None, entry: None})
         self._size += 1
         self.touch(filter)
 
     def remove(self, filter: str, entry: E) -> None:
         """Take ``entry`` from under ``filter``; unknown is harmless. Nothing empty stays."""
-        held = self._filters.get(filter)
+        filters = self._parts[hash(filter) % PARTS]
+        held = filters.get(filter)
         if isinstance(held, _Several):
             if entry not in held:
                 return
             del held[entry]
             if len(held) == 1:
-                (self._filters[filter],) = held
+                (filters[filter],) = held
         elif held is None or held != entry:
             return
         else:
-            del self._filters[filter]
+            del filters[filter]
             if is_wild(filter):
                 self._forget_shape(filter)
         self._size -= 1
@@ -123,7 +128,7 @@ class TopicIndex(Generic[E, A]):
     def find(self, topic: str) -> Iterator[tuple[str, E]]:
         """Every (filter, entry) that matches a topic, each once."""
         for filter in self._candidates(topic):
-            held = self._filters.get(filter)
+            held = self._parts[hash(filter) % PARTS].get(filter)
             if held is None:
                 continue
             if isinstance(held, _Several):

@@ -3,11 +3,12 @@ from __future__ import annotations
 import pytest
 
 from irisd.effects import Fact
-from irisd.model import LARGE, Code, Frame, Kind, WhenFull
-from irisd.node.attachments import MAX_CONCURRENCY
+from irisd.model import LARGE, Code, Frame, Kind, MiB, WhenFull
+from irisd.node.attachments import LET_GO, MAX_CONCURRENCY
 from tests.unit.node.house import (
     NO,
     Place,
+    bodies,
     cut,
     failure,
     join,
@@ -214,6 +215,32 @@ def test_many_joins_of_one_app_are_not_quadratic():
     app = place.app()
     place.say(app, *[join(2 * n + 1, f"c{n}") for n in range(20_000)])
     assert len(place.hear(app)) == 20_000
+
+
+def test_an_app_with_very_many_subscriptions_ends_bit_by_bit():
+    near, far = pair()
+    app, other, publisher = near.app(), near.app(), far.app()
+    count = 3 * LET_GO
+    near.say(app, *[subscribe(2 * n + 1, "shared", group="g") for n in range(count, count + 3)])
+    near.say(app, *[subscribe(2 * n + 1, f"t.{n}") for n in range(count)])
+    near.say(app, subscribe(2 * count + 99, "blocks", when_full=WhenFull.BLOCK, max_bytes=MiB))
+    near.say(other, subscribe(1, "shared", group="g"), subscribe(3, "t.0"))
+    pump(near, far)
+    near.hear(other)
+    near.gone(app)
+    left = len(near.node.core.record)
+    assert LET_GO < left < count
+    pump(near, far)
+    far.say(publisher, publish("t.0", b"all"), publish("t.1", b"nobody"), publish("blocks", b"nobody"))
+    far.say(publisher, *[publish("shared", b"one") for _ in range(9)])
+    pump(near, far)
+    assert bodies(near.hear(other)) == [b"all"] + [b"one"] * 9
+    assert near.counters["dropped.subscriber-gone"] == 1  # of what blocked the claim went first: nothing was sent
+    near.wait(1.0)
+    pump(near, far)
+    assert len(near.node.core.record) == 2
+    assert set(far.node.core.registry.topics()) == {("shared", "g"), ("t.0", "")}
+    assert not near.node.core.timers
 
 
 # -- going

@@ -97,7 +97,7 @@ def test_against_the_definition_while_filters_come_and_go(steps: list[tuple[str,
     for filter, entry in there:
         topics.remove(filter, entry)
     assert len(topics) == topics.shapes == 0
-    assert not (topics._filters or topics._starred or topics._tailed)
+    assert not any([*topics._parts, topics._starred, topics._tailed])
 
 
 def test_an_entry_under_many_filters_is_found_under_each():
