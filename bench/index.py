@@ -25,6 +25,9 @@ APPS = 100
 AT_ONCE = 64
 """SUBSCRIBE frames of one read."""
 
+PIECES = 8
+"""Pieces of a record in one read of a link, at most."""
+
 HERE, THERE = b"\1" * 16, b"\2" * 16
 
 Names = Callable[[int], tuple[str, str]]
@@ -161,7 +164,8 @@ def carry(*places: Place) -> None:
         moving = False
         for one, other in (places, places[::-1]):
             while frames := one.take(other.id):
-                other.hear(one, [crossed(frame) for frame in frames])
+                for at in range(0, len(frames), PIECES):
+                    other.hear(one, [crossed(frame) for frame in frames[at : at + PIECES]])
                 moving = True
 
 

@@ -9,7 +9,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from irisd.model import Claim, NodeId
@@ -332,7 +332,7 @@ class Registry:
             self._free(record)
             self.retire(record)
 
-    def _add_up(self, found: Iterable[tuple[str, Audience]]) -> Match:
+    def _add_up(self, found: list[tuple[str, Audience]]) -> Match:
         everyone: dict[NodeId, None] = {}
         groups: dict[str, dict[NodeId, int]] = {}
         unreachable: dict[tuple[NodeId, str], None] = {}
@@ -349,14 +349,16 @@ class Registry:
                 else:
                     unreachable[node, ""] = None
                 continue
-            if (filter, group) in record.blocking:
+            if record.blocking and (filter, group) in record.blocking:
                 blocking.append((node, filter, group))
             if group:
                 nodes = groups.setdefault(group, {})
                 nodes[node] = max(nodes.get(node, 0), audience.filters[filter].members)
             else:
                 everyone[node] = None
-        unreachable |= {(node, group): None for group, node in missed.items() if group not in groups}
+        for group, node in missed.items():
+            if group not in groups:
+                unreachable[node, group] = None
         return Match(tuple(everyone), groups, tuple(unreachable), _sorted(blocking) if blocking else None)
 
 

@@ -11,7 +11,7 @@ comes or goes touches its own topic only, one with wildcards all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 E = TypeVar("E")
@@ -41,7 +41,7 @@ class TopicIndex(Generic[E, A]):
         add_up: Makes the answer for a topic out of all (filter, entry) that match it, in no order.
     """
 
-    def __init__(self, add_up: Callable[[Iterable[tuple[str, E]]], A]) -> None:
+    def __init__(self, add_up: Callable[[list[tuple[str, E]]], A]) -> None:
         self._add_up = add_up
         self._parts: list[dict[str, E | _Several[E]]] = [{} for _ in range(PARTS)]
         # by number of tokens, `>` not counted: shapes, and how many filters have them
@@ -125,23 +125,22 @@ class TopicIndex(Generic[E, A]):
         """What stands under any filter may have changed."""
         self._answers.clear()
 
-    def find(self, topic: str) -> Iterator[tuple[str, E]]:
+    def find(self, topic: str) -> list[tuple[str, E]]:
         """Every (filter, entry) that matches a topic, each once."""
-        for filter in self._candidates(topic):
+        found: list[tuple[str, E]] = []
+        for filter in self._candidates(topic) if self._starred or self._tailed else (topic,):
             held = self._parts[hash(filter) % PARTS].get(filter)
             if held is None:
                 continue
             if isinstance(held, _Several):
-                for entry in held:
-                    yield filter, entry
+                found += [(filter, entry) for entry in held]
             else:
-                yield filter, held
+                found.append((filter, held))
+        return found
 
     def _candidates(self, topic: str) -> dict[str, None]:
         """The filters a topic could match, of all shapes there are; each once, whatever a peer calls a topic."""
         found = {topic: None}
-        if not (self._starred or self._tailed):
-            return found
         tokens = topic.split(".")
         for stars in self._starred.get(len(tokens), ()):
             found[_masked(tokens, stars)] = None
@@ -170,7 +169,7 @@ class TopicIndex(Generic[E, A]):
             del by_length[length]
 
 
-def entries(found: Iterable[tuple[str, E]]) -> tuple[E, ...]:
+def entries(found: list[tuple[str, E]]) -> tuple[E, ...]:
     """The plainest sum: all of them. One that stands under several filters is there as often."""
     return tuple([entry for _, entry in found])
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from itertools import product
 
 import pytest
@@ -145,7 +144,7 @@ class Counting:
         self.answers = 0
         self.topics: TopicIndex[str, set[str]] = TopicIndex(self._add_up)
 
-    def _add_up(self, found: Iterable[tuple[str, str]]) -> set[str]:
+    def _add_up(self, found: list[tuple[str, str]]) -> set[str]:
         self.answers += 1
         return {entry for _, entry in found}
 
