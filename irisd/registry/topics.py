@@ -1,9 +1,10 @@
 """Which filters match a topic (pure): one look-up for each shape of filter.
 
 ``*`` matches one token, a last ``>`` one or more. A filter's *shape* is where its
-wildcards stand. Filters are the keys of a dict; a topic is looked up as it is, and
-once for each shape that its length allows, with the shape's wildcards put in: so a
-match costs as many look-ups as there are shapes, whatever the number of filters.
+wildcards stand. Filters are keys of dicts, those of each shape by themselves; a topic
+is looked up as it is, and once for each shape that its length allows, with the shape's
+wildcards put in: so a match costs as many look-ups as there are shapes, whatever the
+number of filters.
 
 What the matches of a topic add up to is remembered. A filter without wildcards that
 comes or goes touches its own topic only, one with wildcards all of them.
@@ -23,8 +24,8 @@ MAX_REMEMBERED = 4096
 MAX_SHAPES = 256
 """Most shapes with wildcards that the subscriptions of one node may have: what bounds the work of a match."""
 
-PARTS = 64
-"""Dicts that hold the filters, by their hash: one of a million would take 30 ms to grow, at once."""
+PARTS = 16
+"""Dicts that hold the filters of a shape, by their hash: one of a million would take 30 ms to grow, at once."""
 
 _Stars = tuple[int, ...]
 """The positions of a filter's ``*``."""
@@ -32,6 +33,10 @@ _Stars = tuple[int, ...]
 
 class _Several(dict[E, None]):
     """More than one entry under a filter; most have one, which stands there alone."""
+
+
+_Filters = list[dict[str, E | _Several[E]]]
+"""The filters of one shape, in :data:`PARTS`."""
 
 
 class TopicIndex(Generic[E, A]):
@@ -43,10 +48,10 @@ class TopicIndex(Generic[E, A]):
 
     def __init__(self, add_up: Callable[[list[tuple[str, E]]], A]) -> None:
         self._add_up = add_up
-        self._parts: list[dict[str, E | _Several[E]]] = [{} for _ in range(PARTS)]
-        # by number of tokens, `>` not counted: shapes, and how many filters have them
-        self._starred: dict[int, dict[_Stars, int]] = {}
-        self._tailed: dict[int, dict[_Stars, int]] = {}
+        self._plain: _Filters[E] = [{} for _ in range(PARTS)]
+        # shapes by number of tokens, `>` not counted
+        self._starred: dict[int, dict[_Stars, _Filters[E]]] = {}
+        self._tailed: dict[int, dict[_Stars, _Filters[E]]] = {}
         self._answers: dict[str, A] = {}
         self._size = 0
 
@@ -67,14 +72,17 @@ class TopicIndex(Generic[E, A]):
 
     def add(self, filter: str, entry: E) -> None:
         """Put ``entry`` under ``filter``; again is harmless."""
-        filters = self._parts[hash(filter) % PARTS]
+        alike = self._plain
+        if is_wild(filter):
+            by_length, length, stars = self._shape(filter)
+            shapes = by_length.setdefault(length, {})
+            if stars not in shapes:
+                shapes[stars] = [{} for _ in range(PARTS)]
+            alike = shapes[stars]
+        filters = alike[hash(filter) % PARTS]
         held = filters.get(filter)
         if held is None:
             filters[filter] = entry
-            if is_wild(filter):
-                by_length, length, stars = self._shape(filter)
-                shapes = by_length.setdefault(length, {})
-                shapes[stars] = shapes.get(stars, 0) + 1
         elif isinstance(held, _Several):
             if entry in held:
                 return
@@ -88,7 +96,13 @@ class TopicIndex(Generic[E, A]):
 
     def remove(self, filter: str, entry: E) -> None:
         """Take ``entry`` from under ``filter``; unknown is harmless. Nothing empty stays."""
-        filters = self._parts[hash(filter) % PARTS]
+        alike: _Filters[E] | None = self._plain
+        if is_wild(filter):
+            by_length, length, stars = self._shape(filter)
+            alike = by_length.get(length, {}).get(stars)
+        if alike is None:
+            return
+        filters = alike[hash(filter) % PARTS]
         held = filters.get(filter)
         if isinstance(held, _Several):
             if entry not in held:
@@ -100,8 +114,10 @@ class TopicIndex(Generic[E, A]):
             return
         else:
             del filters[filter]
-            if is_wild(filter):
-                self._forget_shape(filter)
+            if alike is not self._plain and not any(alike):
+                del by_length[length][stars]
+                if not by_length[length]:
+                    del by_length[length]
         self._size -= 1
         self.touch(filter)
 
@@ -128,8 +144,8 @@ class TopicIndex(Generic[E, A]):
     def find(self, topic: str) -> list[tuple[str, E]]:
         """Every (filter, entry) that matches a topic, each once."""
         found: list[tuple[str, E]] = []
-        for filter in self._candidates(topic) if self._starred or self._tailed else (topic,):
-            held = self._parts[hash(filter) % PARTS].get(filter)
+        for filters, filter in self._lookups(topic):
+            held = filters[hash(filter) % PARTS].get(filter)
             if held is None:
                 continue
             if isinstance(held, _Several):
@@ -138,35 +154,28 @@ class TopicIndex(Generic[E, A]):
                 found.append((filter, held))
         return found
 
-    def _candidates(self, topic: str) -> dict[str, None]:
-        """The filters a topic could match, of all shapes there are; each once, whatever a peer calls a topic."""
-        found = {topic: None}
+    def _lookups(self, topic: str) -> list[tuple[_Filters[E], str]]:
+        """Where a filter that matches a topic may stand, of all shapes there are, and what it would be."""
+        lookups = [(self._plain, topic)]
+        if not (self._starred or self._tailed):
+            return lookups
         tokens = topic.split(".")
-        for stars in self._starred.get(len(tokens), ()):
-            found[_masked(tokens, stars)] = None
+        for stars, filters in self._starred.get(len(tokens), {}).items():
+            lookups.append((filters, _masked(tokens, stars)))
         for length, shapes in self._tailed.items():
             if length < len(tokens):
                 first = [*tokens[:length], ">"]
-                for stars in shapes:
-                    found[_masked(first, stars)] = None
-        return found
+                for stars, filters in shapes.items():
+                    lookups.append((filters, _masked(first, stars)))
+        return lookups
 
-    def _shape(self, filter: str) -> tuple[dict[int, dict[_Stars, int]], int, _Stars]:
+    def _shape(self, filter: str) -> tuple[dict[int, dict[_Stars, _Filters[E]]], int, _Stars]:
         """Where shapes like that of ``filter`` stand, its number of tokens, and where its stars are."""
         tokens = filter.split(".")
         stars = tuple(at for at, token in enumerate(tokens) if token == "*")
         if tokens[-1] == ">":
             return self._tailed, len(tokens) - 1, stars
         return self._starred, len(tokens), stars
-
-    def _forget_shape(self, filter: str) -> None:
-        by_length, length, stars = self._shape(filter)
-        shapes = by_length[length]
-        shapes[stars] -= 1
-        if not shapes[stars]:
-            del shapes[stars]
-        if not shapes:
-            del by_length[length]
 
 
 def entries(found: list[tuple[str, E]]) -> tuple[E, ...]:

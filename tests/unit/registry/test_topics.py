@@ -96,7 +96,7 @@ def test_against_the_definition_while_filters_come_and_go(steps: list[tuple[str,
     for filter, entry in there:
         topics.remove(filter, entry)
     assert len(topics) == topics.shapes == 0
-    assert not any([*topics._parts, topics._starred, topics._tailed])
+    assert not any([*topics._plain, topics._starred, topics._tailed])
 
 
 def test_an_entry_under_many_filters_is_found_under_each():
@@ -149,7 +149,7 @@ class Counting:
         return {entry for _, entry in found}
 
     def lookups(self, topic: str) -> int:
-        return len(self.topics._candidates(topic))
+        return len(self.topics._lookups(topic))
 
 
 def test_a_filter_without_wildcards_touches_the_answer_for_its_topic_only():
