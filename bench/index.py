@@ -87,6 +87,23 @@ def _match(names: Names, counts: Sequence[int], rounds: int = 21) -> dict[int, d
     }
 
 
+def churn_times(count: int, matches: int = 100_000) -> dict[str, float]:
+    """Seconds of one match of a thousand topics in turn, while a subscription comes or goes before every tenth."""
+    found = {}
+    for what, filter in {"nothing": "", "exact": "sensors.none.flips", "*": "sensors.*.flips"}.items():
+        registry = Registry()
+        registry.routable(THERE, True)
+        registry.learn(THERE, [Claim(1, topic=_mixed(n)[0]) for n in range(count)])
+        topics = [_mixed(n)[1] for n in range(min(count, 1000))]
+        began = time.process_time()
+        for at in range(matches):
+            if filter and at % 10 == 0:
+                registry.learn(THERE, [Claim(at // 10 % 2, topic=filter)])
+            registry.match(topics[at % len(topics)])
+        found[what] = (time.process_time() - began) / matches
+    return found
+
+
 class Pauses:
     """The garbage collector's, since it was made."""
 
@@ -134,6 +151,17 @@ class Place:
                 self.call(lambda app=app, frames=frames: self.node.frames_from_app(app, frames, 0.0))  # type: ignore[misc]
                 while self.node.take(app, MiB, 0.0):
                     pass
+
+    def end(self, apps: int) -> None:
+        """All apps go."""
+        for app in range(1, apps + 1):
+            self.call(lambda app=app: self.node.detach(app, "gone", 0.0))  # type: ignore[misc]
+        self.pass_time()
+
+    def pass_time(self, seconds: float = 30.0) -> None:
+        """Until all that is done bit by bit is done."""
+        while (deadline := self.node.core.timers.next_deadline()) is not None and deadline < seconds:
+            self.call(lambda deadline=deadline: self.node.on_deadline(deadline))  # type: ignore[misc]
 
     def link(self, other: Place) -> None:
         """Its side of a link is up."""
@@ -183,35 +211,40 @@ def subscription_bytes(count: int, apps: int = APPS) -> float:
 
 
 def subscribing(count: int, apps: int = APPS) -> dict[str, float]:
-    """Subscribe, then link a second node that is told of it all.
+    """Subscribe, then link a second node that is told of it all, then let all apps go.
 
     Returns:
-        ``subscribed`` and ``told``: subscriptions a second. ``here`` and ``there``: resident bytes each subscription
-        costs its own node and the other. ``longest`` ...: seconds of the longest brain call, the garbage collector's
-        pauses aside; and of those.
+        ``subscribed`` and ``told``: subscriptions a second of processor time, both nodes' where there are two.
+        ``here`` and ``there``: resident bytes each subscription costs its own node and the other. ``longest`` ...:
+        seconds of the longest brain call, the garbage collector's pauses aside; and of those.
     """
     one, other = Place(HERE, count), Place(THERE, count)
     gc.collect()
-    before, began = _resident(), time.perf_counter()
+    before, began = _resident(), time.process_time()
     one.subscribe(count, apps)
-    took = time.perf_counter() - began
+    took = time.process_time() - began
     gc.collect()
     here = _resident() - before
     figures = {"subscribed": count / took, "longest_subscribing": one.longest, "here": here / count}
     one.longest = 0.0
-    before, began = _resident(), time.perf_counter()
+    before, began = _resident(), time.process_time()
     one.link(other)
     other.link(one)
     carry(one, other)
-    took = time.perf_counter() - began
+    took = time.process_time() - began
     assert len(other.node.core.registry.topics()) == count
     gc.collect()
     there = _resident() - before
+    figures["longest_telling"], figures["longest_learning"] = one.longest, other.longest
+    one.longest = other.longest = 0.0
+    one.end(apps)
+    carry(one, other)
+    other.pass_time()
+    assert not other.node.core.registry.topics()
     return figures | {
         "told": count / took,
         "there": there / count,
-        "longest_telling": one.longest,
-        "longest_learning": other.longest,
+        "longest_ending": max(one.longest, other.longest),
         "longest_pause": PAUSES.longest,
     }
 
@@ -234,6 +267,7 @@ def main(count: int, apps: int) -> None:
         f"told to another node: {figures['told']:,.0f}/s, longest call {figures['longest_telling'] * 1e3:.1f} ms here, "
         f"{figures['longest_learning'] * 1e3:.1f} ms there"
     )
+    click.echo(f"when its apps go: longest call {figures['longest_ending'] * 1e3:.1f} ms")
     click.echo(f"longest pause of the garbage collector: {figures['longest_pause'] * 1e3:.0f} ms")
     click.echo(f"resident: {figures['here']:.0f} B a subscription here, {figures['there']:.0f} B there")
     click.echo(f"traced: {subscription_bytes(count, apps):.0f} B a subscription here")
@@ -242,6 +276,9 @@ def main(count: int, apps: int) -> None:
     for kind, by_count in match_times(counts).items():
         for what in ("cold", "warm"):
             click.echo(f"{kind:10}{what:6}" + "".join(f"{by_count[each][what] * 1e6:14.2f}" for each in counts))
+    click.echo(f"\none match among {counts[-2]:,} mixed, while a subscription comes or goes before every tenth:")
+    for what, seconds in churn_times(counts[-2]).items():
+        click.echo(f"{what:16}{seconds * 1e6:14.2f}")
 
 
 if __name__ == "__main__":
