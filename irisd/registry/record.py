@@ -15,6 +15,9 @@ from irisd.model import Claim, NodeId
 ClaimKey = tuple[str, str, str]
 """Cluster, topic filter, group."""
 
+PART = 65_536
+"""Most filters in one dict: one of a million would take 30 ms to grow, at once."""
+
 
 class Subscribers(NamedTuple):
     """How many there are under one filter and group, and whether some of them must lose nothing."""
@@ -32,16 +35,44 @@ def subscribers(members: int, blocks: bool) -> Subscribers:
 class Audience:
     """One node's subscribers of one group, or of none: what stands in the index under each of their filters."""
 
-    __slots__ = ("filters", "group", "record")
+    __slots__ = ("_parts", "group", "record")
 
     def __init__(self, record: Record, group: str) -> None:
         self.record = record
         self.group = group
-        self.filters: dict[str, Subscribers] = {}
+        self._parts: list[dict[str, Subscribers]] = [{}]
+
+    def __bool__(self) -> bool:
+        return any(self._parts)
+
+    def __iter__(self) -> Iterator[str]:
+        for part in self._parts:
+            yield from part
+
+    def part(self, filter: str) -> dict[str, Subscribers]:
+        """The dict that a filter is in, or belongs in."""
+        roomy = None
+        for part in self._parts:
+            if filter in part:
+                return part
+            if roomy is None and len(part) < PART:
+                roomy = part
+        if roomy is None:
+            roomy = {}
+            self._parts.append(roomy)
+        return roomy
+
+    def get(self, filter: str) -> Subscribers | None:
+        """Those under a filter."""
+        return self.part(filter).get(filter)
+
+    def pop(self) -> str:
+        """Take out any filter; there is one."""
+        return next(part for part in self._parts if part).popitem()[0]
 
     def claim(self, filter: str) -> Claim | None:
         """What is claimed of a filter."""
-        held = self.filters.get(filter)
+        held = self.get(filter)
         return Claim(held.members, topic=filter, group=self.group, blocks=held.blocks) if held else None
 
 
@@ -79,7 +110,7 @@ class Record:
     def claims(self) -> Iterator[Claim]:
         """Those there are now, each as it is when its turn comes: what changes meanwhile may be among them or not."""
         clusters = list(self.clusters)
-        filters = [(audience, list(audience.filters)) for audience in self.audiences.values()]
+        filters = [(audience, list(audience)) for audience in self.audiences.values()]
         for cluster in clusters:
             claim = self.clusters.get(cluster)
             if claim is not None:

@@ -167,11 +167,10 @@ class Registry:
         while self.retired and limit > 0:
             record = self.retired[-1]
             for group, audience in list(record.audiences.items()):
-                filters = audience.filters
-                while filters and limit > 0:
-                    self._topics.remove(filters.popitem()[0], audience)
+                while audience and limit > 0:
+                    self._topics.remove(audience.pop(), audience)
                     limit -= 1
-                if filters:
+                if audience:
                     return
                 del record.audiences[group]
             self.retired.pop()
@@ -260,8 +259,8 @@ class Registry:
         for node, record in self._records.items():
             for group, audience in record.audiences.items():
                 if node in self._routable:
-                    for filter, held in audience.filters.items():
-                        topics.setdefault((filter, group), {})[node] = held.members
+                    for filter in audience:
+                        topics.setdefault((filter, group), {})[node] = audience.part(filter)[filter].members
         return topics
 
     # -- inside
@@ -269,7 +268,7 @@ class Registry:
     def _write_topic(self, record: Record, claim: Claim) -> None:
         filter, group = claim.topic, claim.group
         audience = record.audiences.get(group)
-        before = audience.filters.get(filter) if audience is not None else None
+        before = audience.get(filter) if audience is not None else None
         if before is not None and before.blocks:
             del record.blocking[filter, group]
             if record.counts:
@@ -277,7 +276,7 @@ class Registry:
         if claim.members:
             if audience is None:
                 audience = record.audiences[group] = Audience(record, group)
-            audience.filters[filter] = subscribers(claim.members, claim.blocks)
+            audience.part(filter)[filter] = subscribers(claim.members, claim.blocks)
             if claim.blocks:
                 record.blocking[filter, group] = None
             if before is None:
@@ -286,10 +285,10 @@ class Registry:
             else:
                 self._topics.touch(filter)
         elif audience is not None and before is not None:
-            del audience.filters[filter]
+            del audience.part(filter)[filter]
             record.size -= 1
             self._topics.remove(filter, audience)
-            if not audience.filters:
+            if not audience:
                 del record.audiences[group]
 
     def _write_cluster(self, record: Record, claim: Claim) -> None:
@@ -353,7 +352,7 @@ class Registry:
                 blocking.append((node, filter, group))
             if group:
                 nodes = groups.setdefault(group, {})
-                nodes[node] = max(nodes.get(node, 0), audience.filters[filter].members)
+                nodes[node] = max(nodes.get(node, 0), audience.part(filter)[filter].members)
             else:
                 everyone[node] = None
         for group, node in missed.items():

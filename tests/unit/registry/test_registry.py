@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from irisd.model import Claim
 from irisd.registry import Match, OwnRecord, Record, Registry
+from irisd.registry import record as record_module
 from irisd.registry import registry as module
 from irisd.registry.registry import SWEEP
 from irisd.registry.topics import MAX_REMEMBERED
@@ -322,8 +324,14 @@ def as_sets(match: Match) -> Any:
     )
 
 
-@given(st.lists(STEPS, max_size=12))
-def test_against_the_definition_while_everything_changes(steps: list[tuple[str, bytes, list[Claim]]]):
+@pytest.mark.parametrize("part", [2, record_module.PART])
+@given(steps=st.lists(STEPS, max_size=12))
+def test_against_the_definition_while_everything_changes(part: int, steps: list[tuple[str, bytes, list[Claim]]]):
+    with mock.patch.object(record_module, "PART", part):
+        check_against_the_definition(steps)
+
+
+def check_against_the_definition(steps: list[tuple[str, bytes, list[Claim]]]) -> None:
     registry = Registry()
     claims: dict[bytes, dict[tuple[str, str, str], Claim]] = {A: {}, B: {}}
     drafts: dict[bytes, tuple[Record, dict[tuple[str, str, str], Claim]]] = {}
@@ -365,3 +373,16 @@ def test_against_the_definition_while_everything_changes(steps: list[tuple[str, 
             for key, claim in held.items():
                 assert registry.claim(node, key) == claim
                 assert registry.blocks((node, *key[1:])) == (claim.blocks and node in routable)
+
+
+def test_the_dicts_are_no_more_than_it_takes(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(record_module, "PART", 10)
+    registry = reachable()
+    for start in range(0, 1000, 50):
+        registry.learn(A, [Claim(1, topic=f"t.{n}") for n in range(start, start + 50)])
+        registry.learn(A, [Claim(0, topic=f"t.{n}") for n in range(start, start + 50) if n % 50])
+    record = registry.record(A)
+    assert record is not None
+    assert len(record) == 20
+    assert len(record.audiences[""]._parts) <= (20 + 50) / 10 + 1
+    assert set(record.audiences[""]) == {f"t.{n}" for n in range(0, 1000, 50)}
