@@ -39,6 +39,7 @@ class Attachments:
         self._events = events
         self._records = records
         calls.members.claimed = self._claim_cluster
+        self._leaving: dict[App, None] = {}  # gone, and some of its subscriptions are not
         self._blocking: Counter[tuple[str, str]] = Counter()  # subscribers that must lose nothing
 
     def attach(self, id: int, hello: Frame, *, settled: bool) -> App:
@@ -97,10 +98,15 @@ class Attachments:
         core = self._core
         for _ in range(max(MIN_LET_GO, LET_GO // (1 + len(core.peers)))):
             if not app.subscriptions:
-                return
+                break
             self._unsubscribe(app.subscriptions.popitem()[1])
         if app.subscriptions:
-            core.timers.add(app, core.now + TICK)
+            self._leaving[app] = None
+        else:
+            self._leaving.pop(app, None)
+        first = next(iter(self._leaving), None)  # one at a time, however many have gone
+        if first is not None and first not in core.timers:
+            core.timers.add(first, core.now + TICK)
 
     def said_goodbye(self, app: App, frame: Frame) -> None:
         """GOODBYE: the app opens nothing more."""
