@@ -22,6 +22,9 @@ QUANTUM = 64 * KiB
 FRAME_COST = 256
 """Bytes of memory a queued frame is taken to need besides its body."""
 
+MAX_KEPT = 256
+"""Flows of subscriptions that stay when they are empty, to be there when more comes; with more they come and go."""
+
 MAX_LOSSES = 4096
 """With more topics than this, losses where nothing else waits are told as one, without a topic."""
 
@@ -42,7 +45,7 @@ class Flow:
     towards an app, a tunnel, or one of the names above.
 
     Attributes:
-        kept: The flow outlives its frames (a subscription); others go when empty.
+        kept: The flow outlives its frames; others go when empty.
         bytes: What waits, by :func:`cost`.
         notice: The kind of frame that tells an app of losses when nothing follows them.
         promised: Frames at the head that no later one may push out.
@@ -66,10 +69,10 @@ class Flow:
         "withdrawn",
     )
 
-    def __init__(self, key: Hashable, limit: float, when_full: int, notice: Kind = Kind.EVENT) -> None:
+    def __init__(self, key: Hashable, limit: float, when_full: int, notice: Kind, *, kept: bool) -> None:
         self.key = key
         self.notice = notice
-        self.kept = isinstance(key, int)
+        self.kept = kept
         self.limit = limit
         self.when_full = when_full
         self.frames: deque[Frame] = deque()
@@ -93,6 +96,17 @@ class Flow:
         return bool(self.frames or self.lost or self.lost_unknown)
 
 
+class _Stream:
+    """Urgent frames that are made as they leave; all of them before what was queued behind."""
+
+    __slots__ = ("bytes", "frames", "kind")
+
+    def __init__(self, kind: Kind, frames: Iterator[Frame], bytes: int) -> None:
+        self.kind = kind
+        self.frames = frames
+        self.bytes = bytes
+
+
 def cost(frame: Frame) -> int:
     """Bytes of memory a waiting frame is charged for."""
     return len(frame.body) + frame.header_bytes + FRAME_COST
@@ -114,7 +128,7 @@ class Outbox:
         """Frames whose time was up before they could leave; whoever owns the outbox counts them."""
         self.idle = True
         """The edge has seen it empty: the next frame needs a wake-up."""
-        self._urgent: deque[Frame] = deque()
+        self._urgent: deque[Frame | _Stream] = deque()
         self._flows: dict[Hashable, Flow] = {}
         self._active: OrderedDict[Flow, None] = OrderedDict()  # those with something to send, in their turns
 
@@ -131,6 +145,11 @@ class Outbox:
         self._urgent.append(frame)
         self.urgent_bytes += cost(frame)
 
+    def put_stream(self, kind: Kind, frames: Iterator[Frame], bytes: int) -> None:
+        """Queue frames ahead of all flows that are made one by one, as they leave; until then it holds ``bytes``."""
+        self._urgent.append(_Stream(kind, frames, bytes))
+        self.urgent_bytes += bytes
+
     def extend_urgent(self, frame: Frame, more: bytes) -> None:
         """Lengthen an urgent frame that still waits here."""
         frame.body += more
@@ -143,12 +162,12 @@ class Outbox:
 
     def forget_urgent(self, kinds: Container[int]) -> None:
         """Drop urgent frames of these kinds, which mean nothing any more."""
-        self._urgent = deque(frame for frame in self._urgent if frame.kind not in kinds)
-        self.urgent_bytes = sum(cost(frame) for frame in self._urgent)
+        self._urgent = deque(each for each in self._urgent if each.kind not in kinds)
+        self.urgent_bytes = sum(each.bytes if isinstance(each, _Stream) else cost(each) for each in self._urgent)
 
     def urgent(self) -> Iterator[Frame]:
-        """Urgent frames that have not left."""
-        return iter(self._urgent)
+        """Urgent frames that have not left, those of streams aside."""
+        return (each for each in self._urgent if not isinstance(each, _Stream))
 
     def fits(self, frame: Frame, limit: int) -> bool:
         """Whether it keeps the calls that wait here within ``limit`` bytes; one always fits."""
@@ -179,11 +198,16 @@ class Outbox:
         limit: float = math.inf,
         when_full: int = WhenFull.DROP_NEWEST,
         notice: Kind = Kind.EVENT,
+        kept: bool = False,
     ) -> Flow:
-        """The flow ``key``; made with this bound, policy and kind of notice if it is not there."""
+        """The flow ``key``; made with this bound, policy and kind of notice if it is not there.
+
+        It is gone once it is empty again, unless it is to be ``kept``.
+        """
         flow = self._flows.get(key)
         if flow is None:
-            flow = self._flows[key] = Flow(key, limit, when_full, notice)
+            kept = kept or (isinstance(key, int) and len(self._flows) < MAX_KEPT)
+            flow = self._flows[key] = Flow(key, limit, when_full, notice, kept=kept)
         return flow
 
     def promise(self, flow: Flow, frame: Frame) -> None:
@@ -215,7 +239,7 @@ class Outbox:
     def lose(self, flow: Flow, messages: int, *, unknown: bool = False) -> None:
         """Messages that will not come, behind everything that waits in the flow."""
         if not flow:
-            if not flow.kept and len(self._flows) > MAX_LOSSES:
+            if flow.topic is not None and len(self._flows) > MAX_LOSSES:
                 del self._flows[flow.key]
                 flow = self.open(("", ""))
             if not flow:
@@ -273,10 +297,18 @@ class Outbox:
         out: list[Frame] = []
         size = 0
         while self._urgent and size < limit:
-            frame = self._urgent.popleft()
-            charged = cost(frame)
-            self.urgent_bytes -= charged
-            size += charged
+            frame = self._urgent[0]
+            if isinstance(frame, _Stream):
+                made = next(frame.frames, None)
+                if made is None:
+                    self._urgent.popleft()
+                    self.urgent_bytes -= frame.bytes
+                    continue
+                frame = made
+            else:
+                self._urgent.popleft()
+                self.urgent_bytes -= cost(frame)
+            size += cost(frame)
             frame.sent = True
             out.append(frame)
         active = self._active

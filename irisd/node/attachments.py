@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import lru_cache
 
 from irisd.flow import Queue
 from irisd.flow.outbox import REQUESTS
+from irisd.flow.timers import TICK
 from irisd.model import LARGE, MAX_BALANCE, Claim, Code, Frame, KiB, Kind, Pattern, WhenFull
 from irisd.node.calls import Calls
 from irisd.node.core import Core
 from irisd.node.endpoints import App, Member, Subscription
 from irisd.node.events import Events
 from irisd.node.records import Records
-from irisd.registry import MAX_CLAIMS
+from irisd.registry import MAX_CLAIMS, MAX_SHAPES
 from irisd.router.names import BadName, valid_cluster, valid_filter
 
 ALL_PATTERNS = sum(Pattern)  # a plain number: the complement of a flag would leave out the bits nobody knows
@@ -20,6 +22,8 @@ _WHEN_FULL = frozenset({0, *WhenFull})
 MAX_CONCURRENCY = 65_536
 MAX_PRIORITY = 255
 MAX_APP_NAME = 64
+LET_GO, MIN_LET_GO = 2048, 32
+"""Subscriptions of an app that is gone that end in one call, if no peer must be told of each; at least."""
 BLOCK_SHARE = 16
 """A subscription that blocks gets at most this part of what its app may still let wait."""
 MIN_BLOCK = 64 * KiB
@@ -34,9 +38,9 @@ class Attachments:
         self._calls = calls
         self._events = events
         self._records = records
-        self._subscribers: Counter[tuple[str, str]] = Counter()
         calls.members.claimed = self._claim_cluster
-        self._blocking: Counter[tuple[str, str]] = Counter()  # of them, those that must lose nothing
+        self._leaving: dict[App, None] = {}  # gone, and some of its subscriptions are not
+        self._blocking: Counter[tuple[str, str]] = Counter()  # subscribers that must lose nothing
 
     def attach(self, id: int, hello: Frame, *, settled: bool) -> App:
         """A new app; it is welcomed at once, or when the node has settled."""
@@ -81,10 +85,28 @@ class Attachments:
             self._core.drop("member-left", unread)  # of calls that wait there, their callers are told
         for id in list(app.members):
             self._leave(app, id)
-        for id in list(app.subscriptions):
-            self._unsubscribe(app, id)
+        app.gone = True
+        for subscription in list(app.subscriptions.values()) if app.reserved else ():
+            if subscription.queue is not None:  # publishers wait for it
+                self._unsubscribe(app.subscriptions.pop(subscription.id))
+        self.let_go(app)
         self._events.settle()  # what waited for nobody else may still leave
         self._events.pacing.app_gone(app)
+
+    def let_go(self, app: App) -> None:
+        """End what an app that is gone had subscribed to; of very much, some now, and some with every tick."""
+        core = self._core
+        for _ in range(max(MIN_LET_GO, LET_GO // (1 + len(core.peers)))):
+            if not app.subscriptions:
+                break
+            self._unsubscribe(app.subscriptions.popitem()[1])
+        if app.subscriptions:
+            self._leaving[app] = None
+        else:
+            self._leaving.pop(app, None)
+        first = next(iter(self._leaving), None)  # one at a time, however many have gone
+        if first is not None and first not in core.timers:
+            core.timers.add(first, core.now + TICK)
 
     def said_goodbye(self, app: App, frame: Frame) -> None:
         """GOODBYE: the app opens nothing more."""
@@ -159,6 +181,10 @@ class Attachments:
             return
         if self._refused(app, frame):
             return
+        if not self._events.fits(filter):
+            full = f"the apps of this node have subscribed to {MAX_SHAPES} different shapes of wildcards"
+            core.fail(app.id, frame.id, Code.OVERLOADED, full)
+            return
         limit = min(frame.max_bytes or core.settings.max_subscription, core.settings.max_subscription)
         queue = None
         if frame.when_full == WhenFull.BLOCK:
@@ -169,8 +195,8 @@ class Attachments:
                 return
             queue = Queue(limit, app.member_name)
             app.reserved += limit
-        flow = app.outbox.open(frame.id, limit=limit, when_full=frame.when_full or WhenFull.DROP_OLDEST)
-        subscription = Subscription(app, frame.id, filter, group, flow, queue)
+        when_full = frame.when_full or WhenFull.DROP_OLDEST
+        subscription = Subscription(app, frame.id, filter, group, _shared(limit), when_full, queue)
         app.subscriptions[frame.id] = subscription
         self._events.add(subscription)
         self._count(subscription, +1)
@@ -179,7 +205,7 @@ class Attachments:
     def unsubscribe(self, app: App, frame: Frame) -> None:
         """UNSUBSCRIBE: what still waits is dropped."""
         if frame.id in app.subscriptions:
-            self._unsubscribe(app, frame.id)
+            self._unsubscribe(app.subscriptions.pop(frame.id))
             self._core.answer(app.id, Frame(Kind.DONE, id=frame.id))
 
     def withdraw_all(self) -> None:
@@ -194,9 +220,9 @@ class Attachments:
         self._calls.remove_member(member)
         self._claim_cluster(member.cluster)
 
-    def _unsubscribe(self, app: App, id: int) -> None:
-        subscription = app.subscriptions.pop(id)
-        self._records.ended(app, id)
+    def _unsubscribe(self, subscription: Subscription) -> None:
+        app = subscription.app
+        self._records.ended(app, subscription.id)
         self._events.remove(subscription)
         if subscription.queue is not None:
             app.reserved -= subscription.queue.limit
@@ -204,11 +230,10 @@ class Attachments:
             self._count(subscription, -1)
 
     def _count(self, subscription: Subscription, by: int) -> None:
+        """One subscriber more or less: the record itself says how many there were."""
         key = (subscription.filter, subscription.group)
-        self._subscribers[key] += by
-        members = self._subscribers[key]
-        if not members:
-            del self._subscribers[key]
+        before = self._core.record.get(("", *key))
+        members = by + (before.members if before is not None else 0)
         blocks = self._blocking[key] + by if subscription.queue is not None else self._blocking.get(key, 0)
         if blocks:
             self._blocking[key] = blocks
@@ -236,3 +261,9 @@ class Attachments:
             return False
         self._core.fail(app.id, frame.id, Code.OVERLOADED, full)
         return True
+
+
+@lru_cache(maxsize=4096)
+def _shared(limit: int) -> int:
+    """The same object for the same number: most subscriptions have the same few bounds."""
+    return limit

@@ -18,7 +18,7 @@ from irisd.node.core import Core
 from irisd.node.endpoints import Member
 from irisd.node.members import Group, policy_of
 from irisd.node.places import Place, first_of
-from irisd.router import Call, Candidate, Foresight, cost
+from irisd.router import Call, Candidate, Contender, Foresight, cost
 from irisd.status import TraceCandidate, TraceHop
 from irisd.wire import MAX_CANDIDATES
 
@@ -80,7 +80,7 @@ class Choices:
         return replace(hop, chosen=self.name(place.node), why=why, candidates=_shown(rows)), place
 
     def _place_row(
-        self, place: Place, call: Call, chosen: Place | None, drawn: Sequence[Candidate], first: Iterable[Place]
+        self, place: Place, call: Call, chosen: Place | None, drawn: Sequence[Contender], first: Iterable[Place]
     ) -> TraceCandidate:
         core, claim = self._core, place.claim
         peer = core.peers.get(place.node)
@@ -152,7 +152,7 @@ class Choices:
         return f"all members at {here} are full, {len(group.waiting)} calls wait, and more than {limit:,} bytes may not"
 
     def _member_row(
-        self, member: Member, call: Call, chosen: Member | None, drawn: Sequence[Candidate], first: Iterable[Member]
+        self, member: Member, call: Call, chosen: Member | None, drawn: Sequence[Contender], first: Iterable[Member]
     ) -> TraceCandidate:
         outbox = member.app.outbox
         return replace(
@@ -169,14 +169,14 @@ def _row(
     candidate: Candidate,
     name: str,
     chosen: Candidate | None,
-    drawn: Sequence[Candidate],
+    drawn: Sequence[Contender],
     first: Iterable[Candidate],
     now: float,
 ) -> TraceCandidate:
     is_first = any(candidate is each for each in first)
     worth = 0.0
     if is_first and len(drawn) == 2:  # else costs were not compared
-        beside = chosen
+        beside: Contender | None = chosen
         if candidate is chosen or beside is None:
             beside = drawn[1] if drawn[0] is candidate else drawn[0]
         worth = min(cost(candidate, beside, now), MOST_COST)
@@ -213,7 +213,7 @@ def _policy(call: Call, policy: int, asked: set[int]) -> tuple[str, str]:
 
 
 def _why(
-    chosen: Candidate, policy: str, drawn: Sequence[Candidate], names: list[str], first: Sequence[Candidate], now: float
+    chosen: Candidate, policy: str, drawn: Sequence[Contender], names: list[str], first: Sequence[Candidate], now: float
 ) -> str:
     if policy == "hash":
         return "its key belongs there"

@@ -97,7 +97,7 @@ class Core:
         self.apps: dict[AttachmentId, App] = {}
         self.peers: dict[NodeId, Peer] = {}
         self.registry = Registry()
-        self.record = OwnRecord()
+        self.record = OwnRecord(self.registry, identity.node_id)
         self.ledgers: dict[NodeId, Ledger] = {}
         self.timers = Timers()
         self.counters: Counter[str] = Counter()

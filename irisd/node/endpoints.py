@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from irisd.flow import Assembler, Flow, Outbox, Purse, Queue
 from irisd.flow.outbox import cost
 from irisd.model import AttachmentId, Claim, Destination, Frame, NodeId, NodeRecord, PeerInfo
-from irisd.router import Call, Candidate, Gather, RetryBudget, Tunnel
+from irisd.registry import Record
+from irisd.router import Call, Candidate, Contender, Gather, RetryBudget, Tunnel
 
 UnderWay = Call | Gather | Tunnel
 
@@ -40,7 +41,7 @@ class Endpoint:
 
 
 class Incoming:
-    """A record of which some pieces are here."""
+    """A record of which some pieces are here. ``draft`` has the claims of a whole one in more than one piece."""
 
     def __init__(self, author: NodeId, about: NodeRecord | None, base: int, *, full: bool) -> None:
         self.author = author
@@ -48,6 +49,7 @@ class Incoming:
         self.base = base
         self.full = full
         self.claims: list[Claim] = []
+        self.draft: Record | None = None
 
 
 class Peer(Endpoint):
@@ -156,29 +158,39 @@ class Member(Candidate):
         return len(self.under_way) < (1 if self.on_trial else self.concurrency)
 
 
-class Subscription(Candidate):
+class Subscription(Contender):
     """One app's wish for the topics a filter matches; in a group, one of those a message may go to.
 
+    There may be a million, most of them silent: one holds no container of its own.
+
     Attributes:
+        limit: Bytes that may wait for it.
+        when_full: What happens to more.
         queue: Set when it blocks: its publishers wait.
-        sources: Nodes it has had messages from.
     """
 
-    __slots__ = ("app", "filter", "flow", "group", "id", "queue", "sources")
+    __slots__ = ("app", "filter", "group", "id", "limit", "queue", "when_full")
 
-    def __init__(self, app: App, id: int, filter: str, group: str, flow: Flow, queue: Queue | None = None) -> None:
+    def __init__(
+        self, app: App, id: int, filter: str, group: str, limit: int, when_full: int, queue: Queue | None = None
+    ) -> None:
         super().__init__()
         self.app = app
         self.id = id
         self.filter = filter
         self.group = group
-        self.flow = flow
+        self.limit = limit
+        self.when_full = when_full
         self.queue = queue
-        self.sources: set[NodeId] = set()
+
+    @property
+    def flow(self) -> Flow:
+        """Where its messages wait; made when there are any, to be used at once."""
+        return self.app.outbox.open(self.id, limit=self.limit, when_full=self.when_full)
 
     def load(self, now: float) -> float:
         """Share of its queue that is taken."""
-        return self.flow.bytes / self.flow.limit
+        return self.app.outbox.queued(self.id)[1] / self.limit
 
 
 @dataclass(slots=True, eq=False)
@@ -250,6 +262,7 @@ class App(Endpoint):
         self.draining = False
         self.answers = False  # it says GOODBYE to ours
         self.goodbye = False  # it has said so: it opens nothing more
+        self.gone = False  # its stream has ended; some of its subscriptions may still have to
         self.last_heard = 0.0
         self.welcome = False  # until then nothing leaves towards it
         self.lost = 0  # publishes dropped since its last FLUSH

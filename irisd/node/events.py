@@ -18,7 +18,7 @@ from irisd.node.endpoints import App, Head, Peer, Subscription
 from irisd.node.lending import Lending
 from irisd.node.members import policy_of
 from irisd.node.pacing import Pacing
-from irisd.registry import Match, TopicIndex
+from irisd.registry import Match, TopicIndex, entries
 from irisd.router import Chooser, Pool, Rotation
 from irisd.router.names import BadName, valid_topic
 
@@ -32,9 +32,10 @@ class Events:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._index: TopicIndex[Subscription] = TopicIndex()
+        self._index: TopicIndex[Subscription, tuple[Subscription, ...]] = TopicIndex(entries)
         self._rotations: dict[str, Rotation] = {}  # over nodes, by group
         self._choosers: dict[str, Chooser] = {}  # among members here, by group
+        self._heard: dict[NodeId, dict[Subscription, None]] = {}  # those that have had messages from another node
         self.lending = Lending(core)
         self.pacing = Pacing(core, self.lending, self)
         self.peer_frames: dict[int, Callable[[Peer, Frame], None]] = {
@@ -44,6 +45,10 @@ class Events:
             Kind.GRANT: self.pacing.granted,
             Kind.RETURN: self.credit_returned,
         }
+
+    def fits(self, filter: str) -> bool:
+        """Whether one more subscription to this filter leaves the work of a match bounded."""
+        return self._index.fits(filter)
 
     def add(self, subscription: Subscription) -> None:
         """A local subscription takes messages from now on."""
@@ -58,6 +63,8 @@ class Events:
     def remove(self, subscription: Subscription) -> None:
         """A local subscription has ended; what still waits for it is dropped."""
         self.withdraw(subscription)
+        for heard in self._heard.values():
+            heard.pop(subscription, None)
         dropped = subscription.app.outbox.discard(subscription.id)
         if dropped:
             self._core.drop("unsubscribed", dropped)
@@ -247,11 +254,10 @@ class Events:
 
     def publisher_gone(self, node: NodeId, *, died: bool) -> None:
         """A node that published here is gone for good. When it died, what was under way cannot be counted."""
-        for subscription in self._everyone():
-            if node in subscription.sources:
-                subscription.sources.discard(node)
-                if died:
-                    self._lose(subscription, 0, unknown=True)
+        heard = self._heard.pop(node, ())
+        if died:
+            for subscription in heard:
+                self._lose(subscription, 0, unknown=True)
 
     def _note_lost(self, topic: str, group: str, count: int, *, unknown: bool) -> None:
         if not topic:
@@ -276,7 +282,7 @@ class Events:
         paid = self.lending.arrived(source, topic, "", cost)
         anybody = False
         for subscription in self._index.match(topic):
-            if not subscription.group:
+            if not (subscription.group or subscription.app.gone):
                 self._offer(source, subscription, frame, topic, subscription.filter in paid)
                 anybody = True
         if not anybody:
@@ -284,7 +290,7 @@ class Events:
 
     def _deliver_group(self, source: NodeId, frame: Frame, topic: str, group: str, cost: int) -> None:
         paid = self.lending.arrived(source, topic, group, cost)
-        members = [s for s in self._index.match(topic) if s.group == group and not s.app.draining]
+        members = [s for s in self._index.match(topic) if s.group == group and not (s.app.draining or s.app.gone)]
         if not members:
             self._core.drop("group-gone", frame.messages)
             return
@@ -300,7 +306,8 @@ class Events:
     def _offer(self, source: NodeId, subscription: Subscription, frame: Frame, topic: str, paid: bool) -> None:
         event = _message(Kind.EVENT, frame, topic)
         event.id = subscription.id
-        subscription.sources.add(source)
+        if source != self._core.identity.node_id:
+            self._heard.setdefault(source, {})[subscription] = None
         app, queue = subscription.app, subscription.queue
         dropped = 0
         if queue is None:

@@ -12,7 +12,7 @@ from irisd.flow.credit import charge
 from irisd.model import Frame, KiB, Kind, NodeId
 from irisd.node.core import Core, ProtocolError
 from irisd.node.endpoints import App, Peer, Subscription
-from irisd.registry import TopicIndex
+from irisd.registry import TopicIndex, entries
 
 MIN_WINDOW = 16 * KiB
 """Credit every publishing node may hold under one filter, however many filters there are."""
@@ -30,7 +30,7 @@ class Lending:
         self._core = core
         self._own = core.identity.node_id
         self._books: dict[tuple[str, str], Book] = {}
-        self._index: TopicIndex[Book] = TopicIndex()
+        self._index: TopicIndex[Book, tuple[Book, ...]] = TopicIndex(entries)
         self._due: dict[Book, None] = {}
         self.granted: Callable[[str, str, int], None] = lambda filter, group, count: None
         self.recalled: Callable[[str, str], int] = lambda filter, group: 0

@@ -110,6 +110,7 @@ class Node:
             Trial: self._calls.trial,
             Gather: self._gathers.expired,
             Syncing: self._records.expired,
+            App: self._attachments.let_go,
             Hold: self._events.pacing.stalled,
             Probe: self.traces.expired,
             tuple: self._peers.due,

@@ -139,6 +139,9 @@ class Peers:
                 self.forget(node, died=True)
             case ("retry", bytes(node)):  # it may be dialled again
                 self._views.refresh(node)
+            case ("tidy",):
+                self._core.registry.sweep()
+                self._views.records.tidy()
             case _:
                 self._look_for_idle()
 
@@ -152,6 +155,7 @@ class Peers:
         core = self._core
         del core.peers[peer.id]
         core.registry.routable(peer.id, False)
+        self._views.records.link_lost(peer)
         self._events.link_lost(peer)
         self._views.records.settle()
         self._end_calls(peer)
@@ -175,6 +179,7 @@ class Peers:
             return
         self._orderly.discard(node)
         core.registry.forget(node)
+        self._views.records.tidy()
         core.ledgers.pop(node, None)
         self._events.publisher_gone(node, died=died)
 
@@ -242,7 +247,7 @@ class Peers:
         """The link is gone, what waits stays."""
         peer.linked = peer.closing = peer.synced = False
         peer.change = None
-        peer.incoming.clear()
+        self._views.records.link_lost(peer)
         peer.acknowledged = 0
         self._views.records.settle()
         self._events.lending.link_lost(peer.id)

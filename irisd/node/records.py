@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import takewhile
 
 from irisd.flow import TopicKey
 from irisd.flow.outbox import REQUESTS
+from irisd.flow.timers import TICK
 from irisd.membership import MAX_JUMP, Membership, Verdict
 from irisd.model import Claim, Frame, Kind, NodeId, NodeRecord, State
 from irisd.node.core import Core, ProtocolError
 from irisd.node.endpoints import App, Incoming, Peer, Syncing
-from irisd.registry import MAX_CLAIMS
+from irisd.registry import MAX_CLAIMS, Record
 from irisd.wire import (
     PIECE_BYTES,
     Belief,
@@ -22,9 +24,14 @@ from irisd.wire import (
     encode_beliefs,
     encode_claims,
     encode_record,
+    record_pieces,
 )
 
 MAX_WANTED = 4096
+LONG = 4096
+"""A record with more claims than this is encoded as it leaves: that of a million claims takes seconds."""
+TIDY = ("tidy",)
+"""The timer for what is left to forget of records that are over."""
 
 
 class Records:
@@ -71,13 +78,10 @@ class Records:
         record = self._core.record
         ledger = self._core.ledgers[peer.id]
         peer.sent_before = ledger.sent
-        pieces = encode_record(record.claims(), about=self.about)
-        for at, piece in enumerate(pieces):
-            frame = Frame(Kind.RECORD, count=record.version, body=piece, seq=ledger.received, total=ledger.sent)
-            frame.full = at == 0
-            frame.more = at < len(pieces) - 1
-            self._core.urgent(peer, frame)
-        peer.change, peer.changed = frame, None
+        whole = self._core.registry.record(self._core.identity.node_id)
+        pieces = record_pieces(whole.claims() if whole is not None else (), about=self.about)
+        frame = Frame(Kind.RECORD, count=record.version, seq=ledger.received, total=ledger.sent)
+        peer.change, peer.changed = self._whole(peer, whole, frame, pieces), None
 
     def claim(self, claim: Claim) -> None:
         """Change this node's claims and tell every peer."""
@@ -86,11 +90,11 @@ class Records:
         if not core.record.set(claim):
             return
         version = core.record.version
-        core.registry.learn(core.identity.node_id, [claim])
         core.claimed(core.identity.node_id, (claim,), False)
         self._membership.own_recorded(self.about, version)
-        (piece,) = encode_claims([claim])
+        piece = b""
         for peer in self._linked():
+            piece = piece or encode_claims([claim])[0]
             change = peer.change
             if change is None or change.sent or len(change.body) >= PIECE_BYTES:
                 (body,) = encode_record([claim], base=base)
@@ -143,8 +147,17 @@ class Records:
                 about = replace(about, node_id=author)
             if not own and not frame.more and self._is_stale(author, about, piece.base, frame):
                 return  # the same, by another way
+            self._give_up(peer.incoming.pop(frame.kind, None))
             incoming = Incoming(author, about, piece.base, full=frame.full)
-        incoming.claims += piece.claims
+            if frame.full and frame.more:
+                incoming.draft = self._core.registry.draft(author)
+                peer.incoming[frame.kind] = incoming
+        if incoming.draft is not None:
+            broken = self._core.registry.write(incoming.draft, piece.claims)
+            if broken:
+                raise ProtocolError(broken)
+        else:
+            incoming.claims += piece.claims
         if frame.more and len(incoming.claims) <= MAX_CLAIMS:
             peer.incoming[frame.kind] = incoming
             return
@@ -177,15 +190,22 @@ class Records:
         core, author, about = self._core, incoming.author, incoming.about
         verdict = self._membership.judge(author, about, incoming.base, version, full=incoming.full)
         if verdict is Verdict.NEWS:
-            broken = core.registry.learn(author, incoming.claims, full=incoming.full)
-            if broken:
-                raise ProtocolError(broken)
-            core.claimed(author, incoming.claims, incoming.full)
+            if incoming.draft is not None:
+                core.registry.adopt(incoming.draft)
+                self.tidy()
+                core.claimed(author, core.registry.clusters_of(author), True)
+            else:
+                broken = core.registry.learn(author, incoming.claims, full=incoming.full)
+                if broken:
+                    raise ProtocolError(broken)
+                core.claimed(author, incoming.claims, incoming.full)
             self._membership.recorded(author, about, version, peer.id, core.now)
             if self._membership.spread:
                 self._pass_on(peer, incoming, version)
             self._arrived(author)
-        elif verdict is Verdict.LACKING:
+            return
+        self._give_up(incoming)
+        if verdict is Verdict.LACKING:
             self._want(peer, author)
         elif verdict is Verdict.BURIED and not own:  # else it was told when it linked
             self.say_gone(peer, author)
@@ -213,23 +233,58 @@ class Records:
             return
         if peer.outbox.urgent_bytes > self._core.settings.peer_outbox:
             return
-        pieces = encode_record(self._core.registry.claims(node), node=node, about=known.record)
-        self._put(peer, pieces, known.version, full=True)
+        self._pass_whole(peer, node, known.record, known.version)
 
     def _pass_on(self, source: Peer, incoming: Incoming, version: int) -> None:
         """Tell some neighbours what was news here; the others find it out by its digest, if not by another way."""
-        author = incoming.author
-        pieces = encode_record(incoming.claims, base=incoming.base, node=author, about=incoming.about)
+        author, about = incoming.author, incoming.about
+        pieces = encode_record(incoming.claims, base=incoming.base, node=author, about=about)
         for peer in self._linked():
-            if peer is not source and peer.speaks and peer.id != author and self._membership.spreads_to(peer.id):
-                self._put(peer, pieces, version, full=incoming.full)
+            if peer is source or not peer.speaks or peer.id == author or not self._membership.spreads_to(peer.id):
+                continue
+            if incoming.draft is not None:
+                self._pass_whole(peer, author, about, version)
+                continue
+            for frame in _frames(Frame(Kind.HEARSAY, count=version, full=incoming.full), iter(pieces)):
+                self._core.urgent(peer, frame)
 
-    def _put(self, peer: Peer, pieces: list[bytes], version: int, *, full: bool) -> None:
-        for at, piece in enumerate(pieces):
-            frame = Frame(Kind.HEARSAY, count=version, body=piece)
-            frame.full = full and at == 0
-            frame.more = at < len(pieces) - 1
+    def _pass_whole(self, peer: Peer, node: NodeId, about: NodeRecord | None, version: int) -> None:
+        record = self._core.registry.record(node)
+        pieces = record_pieces(record.claims() if record is not None else (), node=node, about=about)
+        self._whole(peer, record, Frame(Kind.HEARSAY, count=version), pieces)
+
+    def _whole(self, peer: Peer, record: Record | None, first: Frame, pieces: Iterator[bytes]) -> Frame | None:
+        """Send a whole record: at once and return its last frame or, if it is long, piece by piece as it leaves.
+
+        A piece says what is so when it is made. What has changed since ``first`` was numbered is told again behind it.
+        """
+        first.full = True
+        frames = _frames(first, pieces)
+        if record is not None and len(record) > LONG:
+            while_it_counts = takewhile(lambda frame: record.counts, frames)  # else half of it would look like all
+            peer.outbox.put_stream(Kind(first.kind), while_it_counts, PIECE_BYTES)
+            self._core.wake(peer)
+            return None
+        for frame in frames:
             self._core.urgent(peer, frame)
+        return frame
+
+    def _give_up(self, incoming: Incoming | None) -> None:
+        """What has come of a record counts for nothing."""
+        if incoming is not None and incoming.draft is not None:
+            self._core.registry.retire(incoming.draft)
+            self.tidy()
+
+    def link_lost(self, peer: Peer) -> None:
+        """The rest of what has come in part will not come."""
+        while peer.incoming:
+            self._give_up(peer.incoming.popitem()[1])
+
+    def tidy(self) -> None:
+        """Long records that are over are forgotten bit by bit, between other things."""
+        core = self._core
+        if core.registry.retired:
+            core.timers.add(TIDY, core.now + TICK)
 
     def _want(self, peer: Peer, node: NodeId) -> None:
         """Ask for a whole record, at most once an interval."""
@@ -268,20 +323,27 @@ class Records:
 
     def settle(self) -> None:
         """Answer those whose claim every linked peer knows by now."""
-        known = min((peer.acknowledged for peer in self._linked()), default=self._core.record.version)
+        known = self._known
         while self._syncing:
             syncing = next(iter(self._syncing.values()))
             if syncing.version > known:
                 break
             self._answer(syncing, 1)
 
+    @property
+    def _known(self) -> int:
+        """The version of this node's record that every linked peer holds."""
+        return min((peer.acknowledged for peer in self._linked()), default=self._core.record.version)
+
     def wait(self, app: App, id: int) -> None:
         """Answer a JOIN or SUBSCRIBE once every linked peer knows, or after a bounded wait."""
         core = self._core
+        if not self._syncing and self._known >= core.record.version:
+            core.answer(app.id, Frame(Kind.DONE, id=id, count=1))
+            return
         syncing = Syncing(app, id, core.record.version)
         self._syncing[app.id, id] = syncing
         core.timers.add(syncing, core.now + core.settings.sync_timeout)
-        self.settle()
 
     def expired(self, syncing: Syncing) -> None:
         """Some peer has not confirmed in time: established here, not yet known everywhere."""
@@ -296,3 +358,13 @@ class Records:
     def _answer(self, syncing: Syncing, count: int) -> None:
         self.ended(syncing.app, syncing.id)
         self._core.answer(syncing.app.id, Frame(Kind.DONE, id=syncing.id, count=count))
+
+
+def _frames(first: Frame, pieces: Iterator[bytes]) -> Iterator[Frame]:
+    """A record's frames, one for each piece, like ``first``."""
+    piece: bytes | None = next(pieces)
+    full = first.full
+    while piece is not None:
+        following = next(pieces, None)
+        yield first.copy(body=piece, full=full, more=following is not None)
+        piece, full = following, False

@@ -179,7 +179,7 @@ class Views:
 
     def claimed(self, node: NodeId) -> None:
         """What a node can be reached for may have changed: whoever watches is told."""
-        self._core.claimed(node, self._core.registry.claims(node), False)
+        self._core.claimed(node, self._core.registry.clusters_of(node), False)
 
     # -- for membership
 

@@ -83,7 +83,9 @@ class Watches:
             self._forget_if_alone()
             core.fail(app.id, frame.id, Code.OVERLOADED, "too much waits for this app to tell it how things are")
             return
-        flow = outbox.open(frame.id, limit=QUEUE_BYTES + size, when_full=WhenFull.DROP_OLDEST, notice=Kind.CHANGE)
+        flow = outbox.open(
+            frame.id, limit=QUEUE_BYTES + size, when_full=WhenFull.DROP_OLDEST, notice=Kind.CHANGE, kept=True
+        )
         for change in picture:
             change.id, change.more = frame.id, True
             outbox.promise(flow, change)

@@ -3,7 +3,7 @@
 from irisd.router.balance import FEW, MAX_KEY, Chooser, Foresight, Pool, Rotation, cost, rank
 from irisd.router.budget import RetryBudget
 from irisd.router.calls import Call, CallState, Gather, Hedge, Leg, Tunnel
-from irisd.router.candidate import Candidate, Ended
+from irisd.router.candidate import Candidate, Contender, Ended
 from irisd.router.names import Address, BadName, parse_address, valid_cluster, valid_filter, valid_topic
 from irisd.router.tally import BOUNDS, Tally
 
@@ -17,6 +17,7 @@ __all__ = [
     "CallState",
     "Candidate",
     "Chooser",
+    "Contender",
     "Ended",
     "Foresight",
     "Gather",

@@ -14,10 +14,10 @@ from random import Random
 from typing import Generic, TypeVar
 
 from irisd.model import Balance, NodeId
-from irisd.router.candidate import Candidate
+from irisd.router.candidate import Contender
 
 H = TypeVar("H", bound=Hashable)
-C = TypeVar("C", bound=Candidate)
+C = TypeVar("C", bound=Contender)
 
 MAX_KEY = 1024
 """Bytes of the key a call may be hashed by."""
@@ -124,7 +124,7 @@ class Foresight(Chooser):
 
     def __init__(self, chooser: Chooser) -> None:
         self._rotation = chooser._rotation.copy()
-        self.drawn: tuple[Candidate, ...] = ()
+        self.drawn: tuple[Contender, ...] = ()
 
     def prefer(self, first: C, second: C, now: float) -> C:
         self.drawn = first, second
@@ -146,7 +146,7 @@ def prefer(first: C, second: C, now: float) -> C:
     return first
 
 
-def cost(candidate: Candidate, other: Candidate, now: float) -> float:
+def cost(candidate: Contender, other: Contender, now: float) -> float:
     """What giving it one more call costs, beside another: its load, its pace and its failures, 1 at rest."""
     cost = 1 + candidate.load(now)
     mine, theirs = candidate.pace(now), other.pace(now)

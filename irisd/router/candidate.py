@@ -35,7 +35,35 @@ class Ended(Enum):
     """Nothing follows from it: taken back, refused, cancelled."""
 
 
-class Candidate:
+class Contender:
+    """One of those that could take something, of whom nothing is known but how busy it is.
+
+    Attributes:
+        weight: Its share of what there is.
+        turn: How much it was given, for its weight: evens out what is equal otherwise.
+    """
+
+    __slots__ = ("turn",)
+
+    weight: float = 1.0
+
+    def __init__(self) -> None:
+        self.turn = 0.0
+
+    def load(self, now: float) -> float:
+        """What it has of what it can have; above 1 things wait."""
+        return 0.0
+
+    def pace(self, now: float) -> float:
+        """Seconds it is expected to take; 0 if nothing is known."""
+        return 0.0
+
+    def fails(self, now: float) -> float:
+        """The share of what it was given that ended badly."""
+        return 0.0
+
+
+class Candidate(Contender):
     """What is known of a member, or of a node's members of a cluster.
 
     Attributes:
@@ -43,7 +71,6 @@ class Candidate:
         latency: Smoothed seconds to an answer; 0 before the first.
         failing: Smoothed share of calls that ended badly, 0 to 1.
         streak: Calls in a row that ended badly.
-        turn: How much it was given, for its weight: evens out what is equal otherwise.
     """
 
     __slots__ = (
@@ -55,12 +82,12 @@ class Candidate:
         "sampled",
         "samples",
         "streak",
-        "turn",
         "under_way",
         "weight",
     )
 
     def __init__(self, weight: float = 1) -> None:
+        super().__init__()
         self.weight = weight
         self.under_way: dict[Hashable, float] = {}  # since when, oldest first
         self.latency = 0.0
@@ -68,7 +95,6 @@ class Candidate:
         self.streak = 0
         self.sampled = -math.inf
         self.ended = -math.inf
-        self.turn = 0.0
         self._told = 0
         self._told_at = -math.inf
 

@@ -15,7 +15,7 @@ from irisd.wire.frames import (
 )
 from irisd.wire.hops import MAX_CANDIDATES, decode_hop, encode_hop
 from irisd.wire.protobuf import WireError
-from irisd.wire.records import PIECE_BYTES, RecordPiece, decode_record, encode_claims, encode_record
+from irisd.wire.records import PIECE_BYTES, RecordPiece, decode_record, encode_claims, encode_record, record_pieces
 from irisd.wire.views import (
     Belief,
     Held,
@@ -53,4 +53,5 @@ __all__ = [
     "encode_record",
     "encode_view",
     "encode_want",
+    "record_pieces",
 ]

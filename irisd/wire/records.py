@@ -12,7 +12,7 @@ withdraws the one with the same names.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from irisd.model import MAX_SEATS, Claim, KiB, NodeId, NodeRecord
@@ -50,7 +50,13 @@ def encode_record(
     claims: Iterable[Claim], *, base: int = 0, node: NodeId = b"", about: NodeRecord | None = None
 ) -> list[bytes]:
     """Encode a record, or a change of one, as one or more bodies; the first says what it is."""
-    pieces = encode_claims(claims)
+    return list(record_pieces(claims, base=base, node=node, about=about))
+
+
+def record_pieces(
+    claims: Iterable[Claim], *, base: int = 0, node: NodeId = b"", about: NodeRecord | None = None
+) -> Iterator[bytes]:
+    """The same, each body made when it is asked for."""
     head = b"\x12\x10" + node if node else b""
     head += b"\x20" + varint(base)
     if about is not None:
@@ -61,8 +67,9 @@ def encode_record(
             head += tag + varint(len(raw)) + raw
         if about.draining:
             head += b"\x48\x01"
-    pieces[0] = head + pieces[0]
-    return pieces
+    pieces = _pieces(claims)
+    yield head + next(pieces)
+    yield from pieces
 
 
 def decode_record(body: bytes) -> RecordPiece:
@@ -119,7 +126,10 @@ def _text(body: bytes, start: int, end: int) -> str:
 
 def encode_claims(claims: Iterable[Claim]) -> list[bytes]:
     """Encode claims as one or more bodies, each of about :data:`PIECE_BYTES` at most."""
-    pieces: list[bytes] = []
+    return list(_pieces(claims))
+
+
+def _pieces(claims: Iterable[Claim]) -> Iterator[bytes]:
     piece: list[bytes] = []
     size = 0
     for claim in claims:
@@ -142,12 +152,11 @@ def encode_claims(claims: Iterable[Claim]) -> list[bytes]:
         if claim.blocks:
             raw += b"\x78\x01"
         if size + len(raw) > PIECE_BYTES and piece:
-            pieces.append(b"".join(piece))
+            yield b"".join(piece)
             piece, size = [], 0
         piece.append(b"\x0a" + varint(len(raw)) + raw)
         size += len(raw)
-    pieces.append(b"".join(piece))
-    return pieces
+    yield b"".join(piece)
 
 
 def _decode_claim(body: bytes, at: int, end: int) -> Claim:

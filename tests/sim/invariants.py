@@ -43,14 +43,14 @@ def check_bounds(world: World, node: Node) -> None:
                 alone = len(flow.frames) <= 1 or flow.offset
                 paid = sum(frame.cost > 0 for frame in flow.frames) and world.largest  # credit may be for one large one
                 world.require(alone or flow.bytes <= flow.limit + paid, f"topic {flow.key} holds {flow.bytes} bytes")
-            elif flow.kept and flow.when_full == WhenFull.BLOCK:
+            elif isinstance(flow.key, int) and flow.when_full == WhenFull.BLOCK:
                 held = flow.bytes
-                assert isinstance(endpoint, App) and isinstance(flow.key, int)
+                assert isinstance(endpoint, App)
                 subscription = endpoint.subscriptions[flow.key]
                 assert subscription.queue is not None
                 used, bound = subscription.queue.used, max(subscription.queue.limit, world.largest)
                 world.require(held <= used + FRAME_COST <= bound + FRAME_COST, f"{flow.key} holds {used} bytes")
-            elif flow.kept:
+            elif isinstance(flow.key, int):
                 alone = len(flow.frames) <= 1 or flow.offset
                 world.require(alone or flow.bytes <= flow.limit, f"subscription {flow.key} holds {flow.bytes} bytes")
         world.require(topics <= limit + slack, f"topics towards {endpoint.id!r} hold {topics} bytes")
@@ -165,7 +165,7 @@ def check_agreement(world: World) -> None:
     for daemon in alive:
         core, membership = daemon.node.core, daemon.node.membership
         for other in alive:
-            believed = core.registry._claims.get(other.id, {})
+            believed = {claim.key: claim for claim in core.registry.claims(other.id)}
             said = {claim.key: claim for claim in other.node.core.record.claims()}
             world.require(believed == said, f"{daemon} believes {believed} of {other}, which says {said}")
             world.require(core.registry.is_routable(other.id), f"{daemon} cannot reach {other}")

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from irisd.flow.timers import TICK
 from irisd.model import Code, Executed, Frame, Kind
-from irisd.registry import TopicIndex
 from tests.sim.apps import App, Subscribed
 from tests.sim.tunnels import Line
 from tests.sim.world import Daemon, World
@@ -37,9 +36,11 @@ class Asked:
 
 
 def matches(filter: str, topic: str) -> bool:
-    index: TopicIndex[int] = TopicIndex()
-    index.add(filter, 1)
-    return bool(index.match(topic))
+    wanted, tokens = filter.split("."), topic.split(".")
+    if wanted[-1] == ">":
+        wanted.pop()
+        tokens = tokens[: len(wanted)] if len(tokens) > len(wanted) else []
+    return len(wanted) == len(tokens) and all(want in ("*", token) for want, token in zip(wanted, tokens, strict=True))
 
 
 class Oracle:
@@ -158,7 +159,7 @@ class Oracle:
         for subscription in self.subscriptions:
             if matches(subscription.filter, topic):
                 home = subscription.app.daemon
-                known = ("", subscription.filter, subscription.group) in registry._claims.get(home.id, {})
+                known = registry.claim(home.id, ("", subscription.filter, subscription.group)) is not None
                 if home is daemon or known:
                     subscription.expected += messages
                     subscription.expected_of[str(daemon)] += messages

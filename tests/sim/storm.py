@@ -388,7 +388,7 @@ class Storm:
             "surveys": (membership.heart._surveyor.open_count, MAX_SURVEYS),
             "wanted": (len(node._records._wanted), ever + 1),
             "gone": (len(view.gone), ever),
-            "claims": (len(core.registry._claims), ever),
+            "claims": (len(core.registry.nodes), ever),
             "suspects": (len(core.suspects), len(view.present)),
         }
         for what, (size, bound) in sizes.items():
@@ -454,7 +454,7 @@ class Storm:
             for other in up:
                 state = membership.state(other.id)
                 sky.require(state is State.ALIVE, f"{station} does not believe that {other} lives: {state}")
-                believed = core.registry._claims.get(other.id, {})
+                believed = {claim.key: claim for claim in core.registry.claims(other.id)}
                 said = {claim.key: claim for claim in other.node.core.record.claims()}
                 sky.require(believed == said, f"{station} believes {believed} of {other}, which says {said}")
                 sky.require(core.registry.is_routable(other.id), f"{station} cannot reach {other}")

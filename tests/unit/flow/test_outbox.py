@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from itertools import pairwise
 
 import pytest
 
 from irisd.flow import Flow, Outbox
-from irisd.flow.outbox import FRAME_COST, MAX_LOSSES, QUANTUM, REPLIES, REQUESTS
+from irisd.flow.outbox import FRAME_COST, MAX_KEPT, MAX_LOSSES, QUANTUM, REPLIES, REQUESTS
 from irisd.model import PART_BYTES, Frame, KiB, Kind, WhenFull
 
 OLDEST, NEWEST = WhenFull.DROP_OLDEST, WhenFull.DROP_NEWEST
@@ -464,6 +464,25 @@ def test_flows_come_and_go_but_subscriptions_stay():
     assert [flow.key for flow in box.flows()] == [7]
 
 
+def test_with_many_subscriptions_flows_come_and_go_but_those_that_must_be_kept():
+    box = outbox()
+    for id in range(MAX_KEPT + 50):
+        box.offer(box.open(id), message("x"))
+    box.offer(box.open(MAX_KEPT + 50, kept=True), message("y"))
+    box.lose(box.open(MAX_KEPT + 51), 3)
+    assert len(drain(box)) == MAX_KEPT + 52
+    assert [flow.key for flow in box.flows()] == [*range(MAX_KEPT), MAX_KEPT + 50]
+    box.offer(box.open(MAX_KEPT), message("again"))
+    assert [frame.member for frame in drain(box)] == ["again"]
+
+
+def test_losses_of_very_many_subscriptions_are_told_to_each():
+    box = outbox()
+    for id in range(MAX_LOSSES + 10):
+        box.lose(box.open(id), 1)
+    assert [frame.id for frame in drain(box)] == list(range(MAX_LOSSES + 10))
+
+
 def test_flows_end_in_any_order_in_linear_time():
     outbox = Outbox(limit=math.inf)
     count = 50_000
@@ -475,6 +494,39 @@ def test_flows_end_in_any_order_in_linear_time():
     assert time.process_time() - began < 2.0  # looking for each among the others takes ten times that
     assert not outbox
     assert outbox.bytes == 0
+
+
+def test_a_stream_is_made_as_it_leaves_and_keeps_its_place():
+    box = outbox()
+    made = []
+
+    def frames() -> Iterator[Frame]:
+        for id in range(10, 13):
+            made.append(id)
+            yield Frame(Kind.RECORD, id=id, body=bytes(KiB))
+
+    box.put_urgent(Frame(Kind.CREDIT, id=1))
+    box.put_stream(Kind.RECORD, frames(), 5 * KiB)
+    box.put_urgent(Frame(Kind.CREDIT, id=2))
+    box.put(REQUESTS, request(3))
+    assert box.urgent_bytes == 5 * KiB + 2 * FRAME_COST
+    assert [frame.id for frame in box.urgent()] == [1, 2]
+    first = box.take(KiB, 0.0)
+    assert (ids(first), made) == ([1, 10], [10])
+    assert all(frame.sent for frame in first)
+    assert ids(drain(box)) == [11, 12, 2, 3]
+
+
+def test_a_stream_may_be_empty_and_may_be_forgotten():
+    box = outbox()
+    box.put_stream(Kind.RECORD, iter(()), KiB)
+    assert box
+    assert drain(box) == []
+    box.put_stream(Kind.HEARSAY, iter([Frame(Kind.HEARSAY)]), KiB)
+    box.put_stream(Kind.RECORD, iter([Frame(Kind.RECORD)]), KiB)
+    box.forget_urgent({Kind.RECORD})
+    assert box.urgent_bytes == KiB
+    assert [frame.kind for frame in drain(box)] == [Kind.HEARSAY]
 
 
 def test_urgent_frames_that_mean_nothing_any_more_are_forgotten():

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from irisd.model import Claim, Frame, Kind, MiB, NodeRecord
+from irisd.model import FEATURES, Claim, Frame, Kind, MiB, NodeRecord
+from irisd.node.records import LONG
+from irisd.registry import Match
 from irisd.registry import registry as registry_module
 from irisd.wire import decode_record, encode_claims
-from tests.unit.node.house import Place, carry, join, kinds, link, only, pair, publish, pump, request, subscribe
+from tests.unit.node.house import Place, carry, cut, join, kinds, link, only, pair, publish, pump, request, subscribe
 
 
 def record(*claims: Claim, version: int = 1, full: bool = False, more: bool = False) -> Frame:
@@ -113,6 +115,91 @@ def test_what_is_published_while_a_record_comes_back_in_pieces_is_told():
     pump(near, far)
     told = [(frame.id, frame.lost) for frame in far.hear(there)]
     assert sorted(told) == [(1, 1), (2 * 2999 + 1, 1)]
+
+
+MANY = LONG + 1000
+
+
+def long_records() -> tuple[Place, Place, int]:
+    """Two places whose link is up, and the app of the first that has subscribed to very much; nothing was sent yet."""
+    near, far = Place(1), Place(2)
+    app = near.app()
+    near.say(app, *[subscribe(2 * n + 1, f"t.{n}") for n in range(MANY)])
+    near.hear(app)
+    near.links[far.id], far.links[near.id] = far, near
+    near.link_up(far.id, features=FEATURES, dialled=True)
+    far.link_up(near.id, features=FEATURES, dialled=False)
+    return near, far, app
+
+
+def claimed(place: Place, by: Place) -> set[str]:
+    return {claim.topic for claim in place.node.core.registry.claims(by.id)}
+
+
+def test_a_long_record_is_encoded_as_it_leaves_and_what_changes_meanwhile_follows():
+    near, far, app = long_records()
+    outbox = near.node.core.peers[far.id].outbox
+    assert outbox.urgent_bytes < 20_000
+    carry(near, far, 1)
+    near.say(app, Frame(Kind.UNSUBSCRIBE, id=1), Frame(Kind.UNSUBSCRIBE, id=2 * MANY - 1))
+    near.say(app, subscribe(2 * MANY + 1, "new"), subscribe(2 * MANY + 3, "brief"))
+    near.say(app, Frame(Kind.UNSUBSCRIBE, id=2 * MANY + 3))
+    while carry(near, far, 1) and outbox:
+        assert len(claimed(far, near)) in (0, MANY - 1)  # all at once; one that ended had not been told
+    pump(near, far)
+    assert claimed(far, near) == claimed(near, near) == {f"t.{n}" for n in range(1, MANY - 1)} | {"new"}
+    version = far.node.membership.view.present[near.id].version
+    assert version == near.node.core.record.version
+    assert kinds(near.hear(app)) == ["DONE"] * 4  # the brief one ended before everybody knew
+
+
+def test_a_long_record_replaces_the_one_before_at_once():
+    near, far, app = long_records()
+    pump(near, far)
+    cut(near, far)
+    near.say(app, *[Frame(Kind.UNSUBSCRIBE, id=2 * n + 1) for n in range(100)])
+    near.links[far.id], far.links[near.id] = far, near
+    near.link_up(far.id)
+    far.link_up(near.id)
+    publisher = far.app()
+    carry(near, far, 1)
+    assert far.node.core.registry.match("t.0").unreachable == ((near.id, ""),)  # what it says now is not known yet
+    assert far.node.core.registry.match("t.200").unreachable == ((near.id, ""),)
+    pump(near, far)
+    assert far.node.core.registry.match("t.0") == Match((), {}, ())
+    far.say(publisher, publish("t.200", b"x"))
+    pump(near, far)
+    assert [frame.id for frame in near.hear(app) if frame.kind == Kind.EVENT] == [401]
+    far.wait(1.0)  # the old one is forgotten between other things
+    assert not far.node.core.registry.retired
+    assert len(far.node.core.registry._topics) == MANY - 100
+
+
+def test_what_has_come_of_a_long_record_is_forgotten_with_its_link():
+    near, far, _ = long_records()
+    carry(near, far, 1)
+    assert len(far.node.core.registry._topics) > 0
+    cut(near, far, seconds=1.0)
+    assert len(far.node.core.registry._topics) == 0
+    assert not far.node.core.registry.retired
+
+
+def test_a_long_record_begun_twice_counts_as_it_is_said_last():
+    near, far, _ = long_records()
+    pieces = near.hear(far.id)
+    whole = [piece for piece in pieces if piece.kind == Kind.RECORD]
+    far.from_peer(near, *whole[:2], *whole)
+    assert len(claimed(far, near)) == MANY
+    assert len(far.node.core.registry._topics) == MANY
+
+
+def test_a_long_record_with_too_many_claims_ends_the_link(monkeypatch: pytest.MonkeyPatch):
+    near, far, _ = long_records()
+    monkeypatch.setattr(registry_module, "MAX_CLAIMS", MANY - 1)
+    pump(near, far)
+    assert "more than" in only(far.unlinked()).reason
+    far.wait(1.0)
+    assert len(far.node.core.registry._topics) == 0
 
 
 def test_the_first_record_on_a_link_must_be_whole():
