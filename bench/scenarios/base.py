@@ -1,0 +1,105 @@
+"""What a scenario is, and how far a run goes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from bench.measure import Running, publish
+from bench.process import JSON
+from bench.systems.base import System
+
+KiB = 1024
+PROBE = 50
+"""A first look takes this fraction of the messages; it also warms everything up."""
+SHARE = 0.8
+"""Of what a system can sustain: the load at which its latency is looked at."""
+
+
+@dataclass(slots=True)
+class Settings:
+    """How far to go.
+
+    Attributes:
+        messages: To publish where a scenario says nothing else.
+        seconds: How long requests are made; and how long a slow system's publishing may take, about: it is then
+            given fewer messages.
+        rounds: How often everything is measured.
+        quick: Fewer points of everything.
+        rates: What was seen so far, messages/s by system, size and subscribers.
+    """
+
+    messages: int = 1_000_000
+    seconds: float = 10.0
+    rounds: int = 3
+    quick: bool = False
+    rates: dict[tuple[str, int, int], float] = field(default_factory=dict)
+
+    async def rate(self, running: Running, size: int = KiB, subscribers: int = 1) -> float:
+        """What the system carries, messages/s published; found out with a few messages when it is not known yet."""
+        key = (running.system.name, size, subscribers)
+        if key not in self.rates:
+            messages = max(100, min(self.messages, 64 * 2**20 // size) // PROBE)
+            self.rates[key] = (await publish(running, messages, size, subscribers))["received/s"] / subscribers
+        return self.rates[key]
+
+    async def affordable(self, running: Running, messages: int, size: int, subscribers: int = 1) -> int:
+        """So many messages, or as many as the time allows."""
+        rate = await self.rate(running, size, subscribers)
+        return max(100, min(messages, int(rate * self.seconds)))
+
+
+class Scenario(ABC):
+    """One question asked of every system that can answer it.
+
+    Attributes:
+        name: As in ``--only``.
+        title: For tables and charts.
+        needs: The ability a system must have; empty: the scenario starts no system.
+        figure: The figure that is compared, and its unit.
+        more: Other figures worth a column.
+        less_is_better: Of the figure.
+        once: One round is enough.
+        axis: What the points are; empty: there is one only.
+    """
+
+    name: str
+    title: str
+    needs: str
+    figure: str
+    more: tuple[str, ...] = ()
+    less_is_better: bool = False
+    once: bool = False
+    axis: str = ""
+
+    def points(self, settings: Settings) -> Sequence[int]:
+        """Where on the axis it is measured."""
+        return (0,)
+
+    def fits(self, system: System, point: int) -> bool:
+        """Whether the system can be measured there."""
+        return self.needs in system.can
+
+    @abstractmethod
+    async def measure(self, running: Running, point: int, settings: Settings) -> JSON:
+        """One round at one point: figures by name.
+
+        Raises:
+            Failed: It could not be measured; the others go on.
+        """
+
+
+class Alone(Scenario):
+    """A scenario about this machine or a part of irisd, without any running system."""
+
+    needs = ""
+    subjects: tuple[str, ...] = ()
+    """What stands where a system's name would."""
+
+    async def measure(self, running: Running, point: int, settings: Settings) -> JSON:
+        raise NotImplementedError
+
+    @abstractmethod
+    async def measure_alone(self, subject: str, point: int, settings: Settings) -> JSON:
+        """One round at one point."""
