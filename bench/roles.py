@@ -95,7 +95,7 @@ async def publish(client: Client, spec: JSON, go: threading.Event, tell: Callabl
     seconds = clock() - began
     await settled(client.publish(END))
     await settled(client.flush())
-    tell(figures={"sent/s": spec["messages"] / seconds})
+    tell(figures={"sent/s": spec["messages"] / seconds, "began": began})
 
 
 async def _at_once(client: Client, window: Window, messages: int, body: bytes) -> None:
@@ -167,7 +167,6 @@ async def subscribe(clients: list[Client], spec: JSON, tell: Callable[..., None]
     found = await asyncio.gather(*(loop(client, spec, number, seen) for loop, client, number in pairs))
     figures: JSON = {
         "received": sum(one["received"] for one in found),
-        "first": min(one["first"] for one in found),
         "last": max(one["last"] for one in found),
         "lost": sum(spec["messages"] - one["received"] for one in found),
     }
@@ -181,7 +180,7 @@ async def _receive(client: Client, spec: JSON, number: int, seen: Callable[[int]
     body_of = client.body
     expected, every, stamped = spec["messages"], spec["every"], bool(spec.get("rate"))
     late = array("d")
-    count, first = 0, 0.0
+    count = 0
     async for message in client.messages():
         body = body_of(message)
         if len(body) <= CONTROL_BYTES:
@@ -189,8 +188,6 @@ async def _receive(client: Client, spec: JSON, number: int, seen: Callable[[int]
                 break
             seen(number)
             continue
-        if not count:
-            first = clock()
         count += 1
         if stamped:
             late.append(clock() - STAMP.unpack_from(body)[0])
@@ -198,7 +195,7 @@ async def _receive(client: Client, spec: JSON, number: int, seen: Callable[[int]
             await client.report(REPORT.pack(number, count))
         if count == expected:
             break
-    return {"received": count, "first": first, "last": clock(), "latencies": late}
+    return {"received": count, "last": clock(), "latencies": late}
 
 
 def _receive_blocking(client: Client, spec: JSON, number: int, seen: Callable[[int], None]) -> JSON:
@@ -206,7 +203,7 @@ def _receive_blocking(client: Client, spec: JSON, number: int, seen: Callable[[i
     body_of = client.body
     expected, every, stamped = spec["messages"], spec["every"], bool(spec.get("rate"))
     late = array("d")
-    count, first = 0, 0.0
+    count = 0
     for message in client.messages():
         body = body_of(message)
         if len(body) <= CONTROL_BYTES:
@@ -214,8 +211,6 @@ def _receive_blocking(client: Client, spec: JSON, number: int, seen: Callable[[i
                 break
             seen(number)
             continue
-        if not count:
-            first = clock()
         count += 1
         if stamped:
             late.append(clock() - STAMP.unpack_from(body)[0])
@@ -223,7 +218,7 @@ def _receive_blocking(client: Client, spec: JSON, number: int, seen: Callable[[i
             client.report(REPORT.pack(number, count))
         if count == expected:
             break
-    return {"received": count, "first": first, "last": clock(), "latencies": late}
+    return {"received": count, "last": clock(), "latencies": late}
 
 
 async def _receive_in_thread(client: Client, spec: JSON, number: int, seen: Callable[[int], None]) -> JSON:

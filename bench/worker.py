@@ -27,7 +27,7 @@ def listen(go: threading.Event) -> None:
     """Hear the driver; runs in a thread, because some clients block theirs."""
     for _ in sys.stdin:
         go.set()
-    os._exit(0)
+    os._exit(0)  # some packages leave threads that would wait for ever
 
 
 async def play(spec: JSON, go: threading.Event) -> None:
@@ -52,7 +52,7 @@ async def play(spec: JSON, go: threading.Event) -> None:
             for start in range(0, len(held), 20):
                 await asyncio.gather(*(roles.settled(one.requester(1)) for one in held[start : start + 20]))
             tell(ready=[])
-            await asyncio.Event().wait()
+    await asyncio.Event().wait()  # what a package's own threads still have to send; the driver ends it
 
 
 def main() -> None:
@@ -62,8 +62,6 @@ def main() -> None:
     go = threading.Event()
     threading.Thread(target=listen, args=(go,), daemon=True).start()
     asyncio.run(play(spec, go))
-    sys.stdout.flush()
-    os._exit(0)  # some packages leave threads that would wait for ever
 
 
 if __name__ == "__main__":

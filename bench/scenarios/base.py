@@ -11,8 +11,8 @@ from bench.process import JSON
 from bench.systems.base import System
 
 KiB = 1024
-PROBE = 50
-"""A first look takes this fraction of the messages; it also warms everything up."""
+FEW = 1_000
+"""Messages a second, before anything is known."""
 SHARE = 0.8
 """Of what a system can sustain: the load at which its latency is looked at."""
 
@@ -37,11 +37,18 @@ class Settings:
     rates: dict[tuple[str, int, int], float] = field(default_factory=dict)
 
     async def rate(self, running: Running, size: int = KiB, subscribers: int = 1) -> float:
-        """What the system carries, messages/s published; found out with a few messages when it is not known yet."""
+        """What the system carries, messages/s published.
+
+        Found out when it is not known yet: with a few messages, then with as many as take about a second. That also
+        warms it up; a broker on a virtual machine needs it.
+        """
         key = (running.system.name, size, subscribers)
         if key not in self.rates:
-            messages = max(100, min(self.messages, 64 * 2**20 // size) // PROBE)
-            self.rates[key] = (await publish(running, messages, size, subscribers))["received/s"] / subscribers
+            most = max(100, min(self.messages, 256 * 2**20 // size) // subscribers // 4)
+            for _ in range(2):
+                few = int(self.rates.get(key, FEW) * min(1.0, self.seconds / 4))
+                figures = await publish(running, max(100, min(few, most)), size, subscribers)
+                self.rates[key] = figures["received/s"] / subscribers
         return self.rates[key]
 
     async def affordable(self, running: Running, messages: int, size: int, subscribers: int = 1) -> int:

@@ -14,6 +14,7 @@ from bench.systems.base import CLUSTER, REPORTS, TOPIC, Client, Found, System, b
 
 HOME = Path("/usr/share/activemq")
 JAR = HOME / "bin" / "activemq.jar"
+JARS = Path("/usr/share/java")
 CONFIG = """<?xml version="1.0" encoding="UTF-8"?>
 <beans xmlns="http://www.springframework.org/schema/beans" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"
   xsi:schemaLocation="http://www.springframework.org/schema/beans
@@ -38,7 +39,8 @@ class ActiveMq(System):
     def installed(self) -> Found:
         if not JAR.exists() or shutil.which("java") is None:
             return both(None, "activemq default-jre-headless", "stomp.py")
-        version = (HOME / "lib" / "activemq-broker.jar").resolve().stem.replace("activemq-broker-", "activemq ")
+        jars = sorted(JARS.glob("activemq-broker-*.jar"))
+        version = jars[-1].stem.replace("activemq-broker-", "activemq ") if jars else "activemq"
         return both(version, "activemq", "stomp.py")
 
     @asynccontextmanager

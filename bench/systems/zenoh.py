@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import queue
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,7 +48,7 @@ class ZenohClient(Client):
         self._transport = transport
         self._folder = folder
         self._endpoints = endpoints
-        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._asked: deque[Any] = deque()
 
     def _open(self, listen: str = "") -> Any:
         config = self._zenoh.Config()
@@ -109,7 +109,7 @@ class ZenohClient(Client):
         raise RuntimeError("nobody answered")
 
     def ask(self, body: bytes) -> None:
-        self._querier.get(self._answers.put, payload=body)
+        self._asked.append(self._querier.get(payload=body))
 
     def answer(self) -> bytes:
-        return self._answers.get(timeout=60).ok.payload.to_bytes()
+        return next(iter(self._asked.popleft())).ok.payload.to_bytes()
