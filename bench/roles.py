@@ -14,6 +14,7 @@ import threading
 import time
 from array import array
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from bench.pacing import Pacer
@@ -93,9 +94,12 @@ async def publish(client: Client, spec: JSON, go: threading.Event, tell: Callabl
         await _at_once(client, window, spec["messages"], body)
     await settled(client.flush())
     seconds = clock() - began
-    await settled(client.publish(END))
-    await settled(client.flush())
     tell(figures={"sent/s": spec["messages"] / seconds, "began": began})
+    with suppress(OSError):  # a bare socket's subscriber is gone, and that is the end of it
+        while True:  # until the driver has heard of all subscribers: the word itself may be lost
+            await settled(client.publish(END))
+            await settled(client.flush())
+            await asyncio.sleep(0.2)
 
 
 async def _at_once(client: Client, window: Window, messages: int, body: bytes) -> None:
