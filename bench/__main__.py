@@ -65,7 +65,7 @@ def draw(results: Results, scenarios: list[Scenario], folder: Path) -> None:
 @click.option("--systems", default="", metavar="A,B", help=f"Systems, or what they begin with: {', '.join(SYSTEMS)}.")
 @click.option("--baseline", default="nats", show_default=True, metavar="SYSTEM", help="Whom ratios are made to.")
 @click.option("--messages", type=click.IntRange(1_000), help="Messages to publish.  [default: 1000000]")
-@click.option("--seconds", type=click.FloatRange(0.2), help="Of requests, and of slow systems.  [default: 10]")
+@click.option("--seconds", type=click.FloatRange(0.2), help="Of requests, and of slow systems.  [default: 5]")
 @click.option("--rounds", type=click.IntRange(1), help="How often everything is measured.  [default: 3]")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write every figure there.")
 @click.option("--figures", type=click.Path(file_okay=False, path_type=Path), help="Write SVG charts into that folder.")
@@ -84,10 +84,13 @@ def main(
     figures: Path | None,
     earlier: Path | None,
 ) -> None:
-    """Measure irisd and other messaging systems on this machine, side by side."""
+    """Measure irisd and other messaging systems on this machine, side by side.
+
+    Everything, of every system, takes about an hour; --quick takes a minute or two.
+    """
     settings = Settings(
         messages=messages or (100_000 if quick else 1_000_000),
-        seconds=seconds or (1.0 if quick else 10.0),
+        seconds=seconds or (1.0 if quick else 5.0),
         rounds=rounds or (1 if quick else 3),
         quick=quick,
     )

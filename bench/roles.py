@@ -166,9 +166,11 @@ async def subscribe(clients: list[Client], spec: JSON, tell: Callable[..., None]
             if not waiting:
                 tell(seen=True)
 
-    loops = [_receive if client.asynchronous else _receive_in_thread for client in clients]
-    pairs = zip(loops, clients, spec["numbers"], strict=True)
-    found = await asyncio.gather(*(loop(client, spec, number, seen) for loop, client, number in pairs))
+    loop = _receive if clients[0].asynchronous else _receive_in_thread
+    if clients[0].handles:
+        loop = _receive_handed
+    pairs = zip(clients, spec["numbers"], strict=True)
+    found = await asyncio.gather(*(loop(client, spec, number, seen) for client, number in pairs))
     figures: JSON = {
         "received": sum(one["received"] for one in found),
         "last": max(one["last"] for one in found),
@@ -200,6 +202,36 @@ async def _receive(client: Client, spec: JSON, number: int, seen: Callable[[int]
         if count == expected:
             break
     return {"received": count, "last": clock(), "latencies": late}
+
+
+async def _receive_handed(client: Client, spec: JSON, number: int, seen: Callable[[int], None]) -> JSON:
+    """The same, for packages that call a handler."""
+    body_of = client.body
+    expected, every, stamped = spec["messages"], spec["every"], bool(spec.get("rate"))
+    late = array("d")
+    count = 0
+    ended: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+
+    async def handle(message: Any) -> None:
+        nonlocal count
+        body = body_of(message)
+        if len(body) <= CONTROL_BYTES:
+            if body != END:
+                seen(number)
+            elif not ended.done():
+                ended.set_result(clock())
+            return
+        count += 1
+        if stamped:
+            late.append(clock() - STAMP.unpack_from(body)[0])
+        if every and not count % every:
+            await client.report(REPORT.pack(number, count))
+        if count == expected:
+            ended.set_result(clock())
+
+    await client.deliver(handle)
+    last = await ended
+    return {"received": count, "last": last, "latencies": late}
 
 
 def _receive_blocking(client: Client, spec: JSON, number: int, seen: Callable[[int], None]) -> JSON:

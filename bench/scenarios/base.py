@@ -31,7 +31,7 @@ class Settings:
     """
 
     messages: int = 1_000_000
-    seconds: float = 10.0
+    seconds: float = 5.0
     rounds: int = 3
     quick: bool = False
     rates: dict[tuple[str, int, int], float] = field(default_factory=dict)

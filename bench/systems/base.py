@@ -11,7 +11,7 @@ import importlib.metadata
 import shutil
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +90,8 @@ class Client:
     """
 
     asynchronous: bool = True
+    handles: bool = False
+    """Messages are given to a handler, because that is the package's fast way; then there is :meth:`deliver`."""
 
     body: Callable[[Any], bytes]
     """The body of what :meth:`messages` yields."""
@@ -116,6 +118,10 @@ class Client:
 
     def messages(self) -> Any:
         """An iterator of messages, asynchronous or not."""
+        raise NotImplementedError
+
+    def deliver(self, handler: Callable[[Any], Awaitable[None]]) -> Any:
+        """Have every message given to ``handler``."""
         raise NotImplementedError
 
     def report(self, report: bytes) -> Any:

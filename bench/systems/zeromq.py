@@ -9,8 +9,6 @@ from typing import Any
 from bench.process import JSON
 from bench.systems.base import Client, Found, System, packages
 
-HIGH_WATER = 8_192
-
 
 class ZeroMq(System):
     """Blocking sockets: XPUB that waits at its high water mark instead of dropping, and SUB; DEALER and ROUTER.
@@ -19,7 +17,7 @@ class ZeroMq(System):
         transport: ``ipc`` or ``tcp``.
     """
 
-    flow = "its own: XPUB_NODROP, so the publisher waits at the high water mark"
+    flow = "its own: XPUB_NODROP, so the publisher waits at the high water mark, the default of 1,000"
 
     def __init__(self, transport: str) -> None:
         self._transport = transport
@@ -55,7 +53,6 @@ class ZeroMqClient(Client):
 
     def _listen(self, kind: int, number: int) -> tuple[Any, str]:
         listening = self._context.socket(kind)
-        listening.set_hwm(HIGH_WATER)
         if self._transport == "ipc":
             listening.bind(f"ipc://{self._folder}/zmq-{os.getpid()}-{number}")
         else:
@@ -64,7 +61,6 @@ class ZeroMqClient(Client):
 
     def _dial(self, kind: int, **options: int) -> Any:
         dialing = self._context.socket(kind)
-        dialing.set_hwm(HIGH_WATER)
         for name, value in options.items():
             dialing.setsockopt(getattr(self._zmq, name), value)
         for endpoint in self._endpoints:
