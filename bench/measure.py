@@ -49,8 +49,14 @@ def shares(subscribers: int) -> list[list[int]]:
     return [list(range(number, subscribers, processes)) for number in range(processes)]
 
 
-async def publish(running: Running, messages: int, size: int, subscribers: int = 1, rate: float = 0.0) -> JSON:
+async def publish(
+    running: Running, messages: int, size: int, subscribers: int = 1, rate: float = 0.0, stamped: bool = False
+) -> JSON:
     """One publisher, some subscribers, each of which gets everything.
+
+    Args:
+        rate: Messages/s; 0: as fast as it goes.
+        stamped: Subscribers look at the clock and the stamp of every message, which they always do at a rate.
 
     Returns:
         ``sent/s``: until the publisher had handed over everything. ``received/s``: of all subscribers together, from
@@ -59,6 +65,7 @@ async def publish(running: Running, messages: int, size: int, subscribers: int =
     window = window_for(running.system, size)
     every = max(1, window // REPORTS_PER_WINDOW) if window else 0
     common: JSON = {"messages": messages, "size": size, "rate": rate, "window": window, "every": every}
+    common["stamped"] = stamped or bool(rate)
     async with AsyncExitStack() as stack:
         readers = [
             await stack.enter_async_context(running.role("subscriber", numbers=numbers, **common))

@@ -136,6 +136,7 @@ async def _at_rate(client: Client, window: Window, messages: int, body: bytes, r
             await _burst(client, allowed, stamped)
             burst -= allowed
             sent += allowed
+        client.pause()
     pacer.close()
 
 
@@ -176,7 +177,7 @@ async def subscribe(clients: list[Client], spec: JSON, tell: Callable[..., None]
         "last": max(one["last"] for one in found),
         "lost": sum(spec["messages"] - one["received"] for one in found),
     }
-    if spec.get("rate"):
+    if spec["stamped"]:
         figures |= summary(sorted(late for one in found for late in one["latencies"]))
     tell(figures=figures)
 
@@ -184,7 +185,7 @@ async def subscribe(clients: list[Client], spec: JSON, tell: Callable[..., None]
 async def _receive(client: Client, spec: JSON, number: int, seen: Callable[[int], None]) -> JSON:
     """Count messages one by one, as an app would."""
     body_of = client.body
-    expected, every, stamped = spec["messages"], spec["every"], bool(spec.get("rate"))
+    expected, every, stamped = spec["messages"], spec["every"], spec["stamped"]
     late = array("d")
     count = 0
     async for message in client.messages():
@@ -207,7 +208,7 @@ async def _receive(client: Client, spec: JSON, number: int, seen: Callable[[int]
 async def _receive_handed(client: Client, spec: JSON, number: int, seen: Callable[[int], None]) -> JSON:
     """The same, for packages that call a handler."""
     body_of = client.body
-    expected, every, stamped = spec["messages"], spec["every"], bool(spec.get("rate"))
+    expected, every, stamped = spec["messages"], spec["every"], spec["stamped"]
     late = array("d")
     count = 0
     ended: asyncio.Future[float] = asyncio.get_running_loop().create_future()
@@ -237,7 +238,7 @@ async def _receive_handed(client: Client, spec: JSON, number: int, seen: Callabl
 def _receive_blocking(client: Client, spec: JSON, number: int, seen: Callable[[int], None]) -> JSON:
     """The same, without a loop to await."""
     body_of = client.body
-    expected, every, stamped = spec["messages"], spec["every"], bool(spec.get("rate"))
+    expected, every, stamped = spec["messages"], spec["every"], spec["stamped"]
     late = array("d")
     count = 0
     for message in client.messages():

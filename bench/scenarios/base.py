@@ -35,6 +35,7 @@ class Settings:
     rounds: int = 3
     quick: bool = False
     rates: dict[tuple[str, int, int], float] = field(default_factory=dict)
+    sustained: dict[str, float] = field(default_factory=dict)
 
     async def rate(self, running: Running, size: int = KiB, subscribers: int = 1) -> float:
         """What the system carries, messages/s published.
@@ -50,6 +51,18 @@ class Settings:
                 figures = await publish(running, max(100, min(few, most)), size, subscribers)
                 self.rates[key] = figures["received/s"] / subscribers
         return self.rates[key]
+
+    async def sustainable(self, running: Running) -> float:
+        """Messages/s of 1 KiB that a system carries to a subscriber that looks at the clock for each.
+
+        The least of three looks: what it carries only while the machine is idle, it does not sustain.
+        """
+        name = running.system.name
+        if name not in self.sustained:
+            messages = await self.affordable(running, self.messages, KiB)
+            looks = [await publish(running, max(100, messages // 3), KiB, stamped=True) for _ in range(3)]
+            self.sustained[name] = min(figures["received/s"] for figures in looks)
+        return self.sustained[name]
 
     async def affordable(self, running: Running, messages: int, size: int, subscribers: int = 1) -> int:
         """So many messages, or as many as the time allows."""

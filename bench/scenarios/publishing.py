@@ -46,7 +46,7 @@ class Latency(Scenario):
         return (10_000, 100_000, 1_000_000)
 
     async def measure(self, running: Running, point: int, settings: Settings) -> JSON:
-        rate = SHARE * await settings.rate(running)
+        rate = SHARE * await settings.sustainable(running)
         longest = 3 * settings.seconds
         if point / rate > longest:
             raise Failed(f"{point:,} messages would take {point / rate:,.0f} s at {rate:,.0f}/s")

@@ -108,6 +108,9 @@ class Client:
         """Return when everything published has left this process."""
         raise NotImplementedError
 
+    def pause(self) -> None:
+        """Nothing is published for a moment: send what was kept back. Most packages keep nothing back."""
+
     def heard(self) -> Any:
         """Wait for the next report of a subscriber, and return it."""
         raise NotImplementedError

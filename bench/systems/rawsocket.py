@@ -69,6 +69,9 @@ class SocketClient(Client):
         self._pending.clear()
         self._waiting = 0
 
+    def pause(self) -> None:
+        self.flush()
+
     def subscriber(self, number: int) -> str:
         endpoint = f"{self._folder}/raw-{os.getpid()}-{number}"
         self._listener = socket.socket(socket.AF_UNIX)

@@ -98,6 +98,9 @@ class RedisClient(Client):
             self._pipeline.execute()
             self._waiting = 0
 
+    def pause(self) -> None:
+        self.flush()
+
     def heard(self) -> bytes:
         self.flush()
         return next(self._reports)["data"]
