@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 import time
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -40,6 +43,13 @@ class Screen:
     def clear(self) -> None:
         if self._terminal:
             click.echo("\r\x1b[2K", nl=False, err=True)
+
+
+async def stoppable(work: Coroutine[Any, Any, None]) -> None:
+    """SIGTERM ends the work as Ctrl-C does: with everything it has started."""
+    task = asyncio.ensure_future(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    await task
 
 
 def show(results: Results, scenarios: list[Scenario], baseline: str) -> None:
@@ -107,8 +117,8 @@ def main(
     else:
         screen = Screen()
         try:
-            asyncio.run(run(scenarios, measured, settings, results, screen))
-        except KeyboardInterrupt:
+            asyncio.run(stoppable(run(scenarios, measured, settings, results, screen)))
+        except (KeyboardInterrupt, asyncio.CancelledError):
             interrupted = True
         screen.clear()
     show(results, scenarios, baseline)

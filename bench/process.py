@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import os
 import signal
@@ -20,6 +21,9 @@ STOP_TIMEOUT = 10.0
 MAX_LINE = 2**24
 
 JSON = dict[str, Any]
+
+_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
 
 
 class Failed(Exception):
@@ -116,6 +120,12 @@ async def worker(spec: JSON, environment: Mapping[str, str]) -> AsyncIterator[Wo
         await running.end()
 
 
+def _end_with_driver() -> None:
+    """Have the kernel end this process when the driver is killed and can end nothing any more."""
+    if hasattr(_libc, "prctl"):
+        _libc.prctl(_PDEATHSIG, signal.SIGTERM)
+
+
 @asynccontextmanager
 async def server(
     command: Sequence[str | Path],
@@ -138,6 +148,7 @@ async def server(
             env={**os.environ, **(environment or {})},
             cwd=cwd,
             start_new_session=True,
+            preexec_fn=_end_with_driver,
         )
     try:
         await _answers(process, port, log)
