@@ -14,6 +14,8 @@ WINDOW_MESSAGES = 8_192
 WINDOW_BYTES = 32 * 2**20
 REPORTS_PER_WINDOW = 8
 MAX_PROCESSES = 10
+SETTLE = 40.0
+"""Seconds until all subscribers have seen a first message."""
 GRACE = 20.0
 """Seconds a subscriber may need after its publisher has finished."""
 
@@ -77,7 +79,7 @@ async def publish(
         )
         await writer.says("ready")
         for reader in readers:
-            await reader.says("seen")
+            await reader.says("seen", SETTLE)
         writer.go()
         sent = await writer.says("figures")
         found = await asyncio.gather(*(reader.says("figures", GRACE) for reader in readers))

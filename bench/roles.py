@@ -14,6 +14,7 @@ import threading
 import time
 from array import array
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -167,6 +168,7 @@ async def subscribe(clients: list[Client], spec: JSON, tell: Callable[..., None]
             if not waiting:
                 tell(seen=True)
 
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(len(clients)))
     loop = _receive if clients[0].asynchronous else _receive_in_thread
     if clients[0].handles:
         loop = _receive_handed
