@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections import deque
 from operator import attrgetter
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ class Blocking(Client):
     """A system without flow control, whose messages wait in a list."""
 
     asynchronous = False
-    body = bytes
+    body: Any = bytes
 
     def __init__(self, wire):
         self.wire = wire
