@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -23,6 +24,8 @@ MAX_LINE = 2**24
 JSON = dict[str, Any]
 
 _PDEATHSIG = 1
+_RAISED = re.compile(r"[\w.]+(Error|Exception|Unavailable|Group|Lost|Timeout)\w*: ")
+"""How the last line of a traceback begins; what follows it may be advice."""
 _libc = ctypes.CDLL(None)
 
 
@@ -41,7 +44,8 @@ def last_words(file: IO[bytes]) -> str:
     """The last line of a process's standard error."""
     file.seek(0)
     lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1].strip()[:300] if lines else "no word"
+    raised = [line for line in lines if _RAISED.match(line)]
+    return (raised or lines or ["no word"])[-1].strip()[:300]
 
 
 class Worker:
