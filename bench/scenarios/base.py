@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bench.measure import Running, publish
-from bench.process import JSON
+from bench.process import JSON, Failed
 from bench.systems.base import System
 
 KiB = 1024
@@ -118,7 +118,7 @@ class Alone(Scenario):
     """What stands where a system's name would."""
 
     async def measure(self, running: Running, point: int, settings: Settings) -> JSON:
-        raise NotImplementedError
+        raise Failed(f"{self.name} needs no running system")
 
     @abstractmethod
     async def measure_alone(self, subject: str, point: int, settings: Settings) -> JSON:

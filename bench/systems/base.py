@@ -83,6 +83,10 @@ class System(ABC):
         return {}
 
 
+class Unable(Exception):
+    """This system's client does not play that role."""
+
+
 class Client:
     """One connection in one role. Methods are coroutines when :attr:`asynchronous` is set, else they block.
 
@@ -98,66 +102,66 @@ class Client:
 
     def publisher(self, subscribers: int) -> Any:
         """Become a publisher for that many subscribers."""
-        raise NotImplementedError
+        raise Unable
 
     def publish(self, body: bytes) -> Any:
         """Publish one message."""
-        raise NotImplementedError
+        raise Unable
 
     def flush(self) -> Any:
         """Return when everything published has left this process."""
-        raise NotImplementedError
+        raise Unable
 
     def pause(self) -> None:
         """Nothing is published for a moment: send what was kept back. Most packages keep nothing back."""
 
     def heard(self) -> Any:
         """Wait for the next report of a subscriber, and return it."""
-        raise NotImplementedError
+        raise Unable
 
     def subscriber(self, number: int) -> Any:
         """Become a subscriber; return the endpoint where it listens, or an empty text."""
-        raise NotImplementedError
+        raise Unable
 
     def messages(self) -> Any:
         """An iterator of messages, asynchronous or not."""
-        raise NotImplementedError
+        raise Unable
 
     def deliver(self, handler: Callable[[Any], Awaitable[None]]) -> Any:
         """Have every message given to ``handler``."""
-        raise NotImplementedError
+        raise Unable
 
     def report(self, report: bytes) -> Any:
         """Tell the publisher how far this subscriber is."""
-        raise NotImplementedError
+        raise Unable
 
     def responder(self) -> Any:
         """Become one that answers with the body it was asked with; return its endpoint, or an empty text."""
-        raise NotImplementedError
+        raise Unable
 
     def respond(self) -> Any:
         """Answer, for ever."""
-        raise NotImplementedError
+        raise Unable
 
     def requester(self, in_flight: int) -> Any:
         """Become one that asks, at most so many at a time."""
-        raise NotImplementedError
+        raise Unable
 
     def request(self, body: bytes) -> Any:
         """Ask, and return the answer's body."""
-        raise NotImplementedError
+        raise Unable
 
     def ask(self, body: bytes) -> None:
         """Blocking clients: begin to ask, without waiting for the answer."""
-        raise NotImplementedError
+        raise Unable
 
     def answer(self) -> bytes:
         """Blocking clients: wait for the next answer to any :meth:`ask`."""
-        raise NotImplementedError
+        raise Unable
 
     def tunnel(self, chunk: bytes, chunks: int) -> Any:
         """Send so many chunks through a stream; return when the other end says how many bytes it has."""
-        raise NotImplementedError
+        raise Unable
 
     def close(self) -> Any:
         """Let go of the connection."""

@@ -46,7 +46,7 @@ class Irisd(System):
     async def serve(self, folder: Path) -> AsyncIterator[JSON]:
         from irisd.demo.mesh import Mesh  # workers need none of it
 
-        async with Mesh(self.nodes) as mesh:
+        async with Mesh(self.nodes, "--max-attachments", "65536") as mesh:
             yield {"first": mesh[0].url, "last": mesh[-1].url, "pids": [daemon.pid for daemon in mesh.daemons]}
 
     def client(self, address: JSON, endpoints: list[str]) -> Client:
