@@ -76,7 +76,8 @@ chaos: $(VENV)/.dev ## Break a real mesh for a while and check every promise (SE
 scale: $(VENV)/.dev ## How a mesh of 10, 100 and 1,000 simulated nodes behaves (ARGS='--nodes 3000')
 	@$(BIN)/python -m tests.sim.scale $(ARGS)
 
-bench: $(VENV)/.dev ## Messages, requests and bytes per second, one node and two
+bench: $(VENV)/.dev ## irisd beside other systems on this machine (PEERS=1 installs their clients; ARGS=--quick)
+	@$(if $(PEERS),$(PIP) install -r bench/requirements.txt)
 	@$(BIN)/python -m bench $(ARGS)
 
 oldest: $(VENV)-oldest/.ready ## Unit and integration on the oldest dependencies allowed

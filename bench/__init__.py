@@ -1,1 +1,1 @@
-"""Measurements a user can run: ``make bench``, or ``python -m bench --help``."""
+"""One scenario, many systems, the same machine: ``python -m bench``. Nothing else of the repository imports it."""
