@@ -309,6 +309,9 @@ class _LocalNode:
 class _InprocLane:
     """A lane to a node in this process."""
 
+    name = "inproc"
+    batch = BATCH_BYTES
+
     def __init__(self, node: _LocalNode, number: int) -> None:
         self._node = node
         self._number = number
@@ -317,11 +320,11 @@ class _InprocLane:
         self._ended: LaneEnded | None = None
         self._finished = False
 
-    async def send(self, batch: bytes) -> None:
+    async def send(self, parts: list[bytes]) -> None:
         if self._ended is not None:
             raise LaneEnded(self._ended.status, self._ended.detail)
         first, self._first = self._first, False
-        self._node.sent(self._number, batch, first=first)
+        self._node.sent(self._number, b"".join(parts), first=first)
         await asyncio.sleep(0)  # as a stream would, let others run
 
     async def receive(self) -> bytes:

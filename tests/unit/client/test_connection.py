@@ -25,6 +25,9 @@ WELCOME = batch(({"kind": Kind.WELCOME, "max_bytes": 1000}, b""))
 class ScriptedLane:
     """A lane that answers HELLO with a script, and then holds its tongue."""
 
+    name = "scripted"
+    batch = 1 << 20
+
     def __init__(self, *script: bytes | LaneEnded) -> None:
         self.said: asyncio.Queue[bytes | LaneEnded] = asyncio.Queue()
         for each in script:
@@ -34,8 +37,8 @@ class ScriptedLane:
         self.closed = 0
         self.finished = False
 
-    async def send(self, data: bytes) -> None:
-        self.heard += decode_batch(data)
+    async def send(self, parts: list[bytes]) -> None:
+        self.heard += decode_batch(b"".join(parts))
         self.news.set()
 
     async def receive(self) -> bytes:
