@@ -90,8 +90,7 @@ async def test_a_lane_that_does_not_answer_is_not_waited_for_long(daemon: Daemon
         writer.close()
 
 
-async def test_publishing_while_daemons_come_and_go_stays_in_order(daemon: DaemonProcess):
-    """On every new stream what waited goes first: the move changes nothing about the order."""
+async def test_what_is_published_stays_in_order_and_a_new_stream_moves_again(daemon: DaemonProcess):
     async with (
         iris.connect(daemon.url, timeout=PATIENCE) as mesh,
         iris.connect(daemon.url, timeout=PATIENCE) as reader,
@@ -111,7 +110,10 @@ async def test_publishing_while_daemons_come_and_go_stays_in_order(daemon: Daemo
         await mesh.flush()
         await asyncio.wait_for(reading, PATIENCE)
         assert found == list(range(100_000))
+        detached = asyncio.Event()
+        mesh.on_state(lambda change: detached.set())
         daemon.kill()
+        await asyncio.wait_for(detached.wait(), PATIENCE)
         for number in range(1000):
             await mesh.publish("u", b"%d" % number)
         daemon.start()
