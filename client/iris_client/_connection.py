@@ -17,7 +17,7 @@ from typing import Final
 
 from iris_client._errors import DaemonUnavailable, Denied
 from iris_client._frames import ProtocolError
-from iris_client._lane import Lane, LaneEnded, OpenLane
+from iris_client._lane import Buffer, Lane, LaneEnded, OpenLane, Stream
 from iris_client._model import State, StateChange
 from iris_client._session import Session
 from iris_client._urls import Target
@@ -131,7 +131,7 @@ class Connection:
             LaneEnded: It could not be opened, or the daemon refused.
         """
         limit = max(0.0, left if len(self._targets) == 1 else min(left, ATTEMPT_TIMEOUT))
-        lane = await self._open_lane(target, self._token)
+        lane: Lane = (stream := await self._open_lane(target, self._token))
         session = self._session
         moves = target.scheme == "unix" and self._wanted_lane != "grpc" and hasattr(os, "getuid")
         try:
@@ -143,8 +143,8 @@ class Connection:
                 with suppress(LaneEnded):  # receive says how it ended
                     await lane.send(hello)
                 while not session.attached:
-                    session.received(await lane.receive(), time.monotonic())
-                lane = await self._moved(lane)
+                    session.received(await stream.receive(), time.monotonic())
+                lane = await self._moved(stream)
         except TimeoutError:
             await self._give_up(lane)
             raise LaneEnded("DEADLINE_EXCEEDED", f"no answer within {limit:.1f} s") from None
@@ -159,7 +159,7 @@ class Connection:
         self._set_state(State.ATTACHED, self.url)
         return lane
 
-    async def _moved(self, lane: Lane) -> Lane:
+    async def _moved(self, lane: Stream) -> Lane:
         """The lane to carry on with.
 
         Raises:
@@ -225,11 +225,14 @@ class Connection:
         """Send and receive until the lane ends; return why it did."""
         session = self._session
         sender = asyncio.create_task(self._send(lane), name="iris-mesh-send")
+
+        def received(batch: Buffer) -> None:
+            session.received(batch, time.monotonic())
+            if self._idle is not None:
+                self._check_idle()
+
         try:
-            while True:
-                session.received(await lane.receive(), time.monotonic())
-                if self._idle is not None:
-                    self._check_idle()
+            await lane.pump(received)
         except LaneEnded as ended:
             self._in_order = self._stopping and ended.status == "OK"
             return ended.detail or f"the daemon ended the stream ({ended.status})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeAlias
+from typing import NoReturn, Protocol, TypeAlias
 
 from iris_client._urls import Target
 
@@ -25,7 +25,7 @@ class LaneEnded(Exception):
 
 
 class Lane(Protocol):
-    """One open stream. At most one task sends and one receives at a time.
+    """What carries a session's batches. At most one task sends and one receives at a time.
 
     Attributes:
         name: ``grpc``, ``local`` or ``inproc``.
@@ -42,11 +42,14 @@ class Lane(Protocol):
             LaneEnded: The stream is over; :meth:`receive` says how.
         """
 
-    async def receive(self) -> Buffer:
-        """Wait for the next batch, which is valid until the next call. Cancelling may end the stream.
+    async def pump(self, received: Callable[[Buffer], None]) -> NoReturn:
+        """Give every batch to ``received``, as it comes; it is valid during the call only.
+
+        Cancelling may end the stream.
 
         Raises:
             LaneEnded: The stream is over.
+            Exception: What ``received`` raised.
         """
 
     async def finish(self) -> None:
@@ -56,5 +59,16 @@ class Lane(Protocol):
         """Release everything at once. May be called again."""
 
 
-OpenLane = Callable[[Target, str | None], Awaitable[Lane]]
+class Stream(Lane, Protocol):
+    """The lane an app comes in by."""
+
+    async def receive(self) -> bytes:
+        """Wait for the next batch. Cancelling may end the stream.
+
+        Raises:
+            LaneEnded: The stream is over.
+        """
+
+
+OpenLane = Callable[[Target, str | None], Awaitable[Stream]]
 """Open a stream to a target, with a token if one is needed. Raises :class:`LaneEnded`."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from iris_client._errors import MeshClosed
-from iris_client._lane import LaneEnded
+from iris_client._lane import Buffer, LaneEnded
 from iris_client._model import BATCH_BYTES, MiB
 from iris_client._urls import Target
 
@@ -78,6 +79,10 @@ class GrpcLane:
             raise LaneEnded(*await self._status())
         received: bytes = batch
         return received
+
+    async def pump(self, received: Callable[[Buffer], None]) -> NoReturn:
+        while True:
+            received(await self.receive())
 
     async def finish(self) -> None:
         with suppress(*self._errors, asyncio.CancelledError):

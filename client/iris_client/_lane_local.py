@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, NoReturn
 
 from iris_client import _sp
 from iris_client._frames import Kind, append_frame, make
-from iris_client._lane import Buffer, Lane, LaneEnded
+from iris_client._lane import Buffer, LaneEnded, Stream
 from iris_client._model import KiB, MiB
 
 MOVE_TIMEOUT: Final = 0.5
@@ -34,7 +35,7 @@ class CannotMove(Exception):
     """There is no local lane to be had; the message says why. The stream is as it was."""
 
 
-async def move(stream: Lane, path: str, ticket: bytes) -> LocalLane:
+async def move(stream: Stream, path: str, ticket: bytes) -> LocalLane:
     """Move from ``stream`` to the socket at ``path``.
 
     Raises:
@@ -92,16 +93,17 @@ class LocalLane:
     name = "local"
     batch = BATCH
 
-    def __init__(self, sock: socket.socket, stream: Lane) -> None:
+    def __init__(self, sock: socket.socket, stream: Stream) -> None:
         self._sock = sock
         self._stream = stream
         self._loop = asyncio.get_running_loop()
         self._inbox = _sp.Inbox(MAX_MESSAGE)
         self._moved = False  # the daemon's MOVE is in
-        self._reading = False
+        self._received: Callable[[Buffer], None] = lambda batch: None
         self._over = False
+        self._over_now: asyncio.Future[None] | None = None
+        self._error: Exception | None = None  # of whoever received
         self._closed = False
-        self._news: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._watch: asyncio.Task[LaneEnded] | None = None
 
@@ -131,20 +133,15 @@ class LocalLane:
         except OSError as error:
             raise LaneEnded("UNAVAILABLE", error.strerror or str(error)) from None
 
-    async def receive(self) -> Buffer:
-        if not self._moved:
-            return await self._stream.receive()
-        while True:
-            body = self._inbox.next()
-            if body is not None:
-                return body
-            if self._over:
-                raise await self._how_it_ended()
-            if not self._reading:
-                self._reading = True
-                self._loop.add_reader(self._sock, self._readable)
-            self._news = self._loop.create_future()
-            await self._news
+    async def pump(self, received: Callable[[Buffer], None]) -> NoReturn:
+        while not self._moved:
+            received(await self._stream.receive())
+        self._received = received
+        if not self._over:
+            self._over_now = self._loop.create_future()
+            self._loop.add_reader(self._sock, self._readable)
+            await self._over_now
+        raise self._error or await self._how_it_ended()
 
     async def finish(self) -> None:
         with suppress(OSError):
@@ -152,11 +149,10 @@ class LocalLane:
 
     async def close(self) -> None:
         if not self._closed:
-            self._closed = self._over = True
-            self._loop.remove_reader(self._sock)
+            self._end()
+            self._closed = True
             self._loop.remove_writer(self._sock)
             self._sock.close()
-            self._stir()
             if self._room is not None and not self._room.done():
                 self._room.set_exception(OSError("closed"))
             if self._watch is not None:
@@ -168,36 +164,31 @@ class LocalLane:
     # ---------------------------------------------------------------- inside
 
     def _readable(self) -> None:
-        if self._inbox.held >= _sp.READ_BYTES:  # the receiver is behind
-            self._stop_reading()
-            return
+        """Read once and hand on what is whole, in this very step of the loop."""
+        inbox = self._inbox
         try:
-            count = self._sock.recv_into(self._inbox.space())
+            count = self._sock.recv_into(inbox.space())
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
             count = 0
-        if count:
-            self._inbox.filled(count)
-            self._stir()
-        else:
+        if not count:
+            self._end()
+            return
+        inbox.filled(count)
+        try:
+            while (body := inbox.next()) is not None:
+                self._received(body)
+        except Exception as error:
+            self._error = error
             self._end()
 
-    def _stop_reading(self) -> None:
-        if self._reading:
-            self._reading = False
-            self._loop.remove_reader(self._sock)
-
     def _end(self) -> None:
-        self._over = True
-        if not self._closed:
-            self._stop_reading()
-        self._stir()
-
-    def _stir(self) -> None:
-        news, self._news = self._news, None
-        if news is not None and not news.done():
-            news.set_result(None)
+        if not self._over:
+            self._over = True
+            self._loop.remove_reader(self._sock)
+            if self._over_now is not None and not self._over_now.done():
+                self._over_now.set_result(None)
 
     async def _writable(self) -> None:
         if self._closed:

@@ -24,7 +24,7 @@ from iris_client._context import deadline_in, handler_deadline
 from iris_client._errors import DeliveryError, Denied, InvalidCall, MemberLost, MeshClosed, SlowSubscriber, TooLarge
 from iris_client._frames import Header, Kind
 from iris_client._joined import DRAIN_TIMEOUT, Joined
-from iris_client._lane import Lane
+from iris_client._lane import Stream
 from iris_client._large import PROCESS
 from iris_client._model import Executed, State, StateChange
 from iris_client._publishing import Publishing
@@ -360,7 +360,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-async def _open_lane(target: Target, token: str | None) -> Lane:
+async def _open_lane(target: Target, token: str | None) -> Stream:
     if target.scheme == "inproc":
         from iris_client.testing import open_lane
 

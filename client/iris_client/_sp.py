@@ -48,11 +48,6 @@ class Inbox:
         self._start = self._end = 0  # what came and was not handed out
         self._wanted = 0  # bytes of the message at the start, prefix included; 0 while that is unknown
 
-    @property
-    def held(self) -> int:
-        """Bytes that came and were not handed out."""
-        return self._end - self._start
-
     def space(self) -> memoryview:
         """Where to read to next; never empty. Bodies handed out are gone."""
         start, end = self._start, self._end
