@@ -34,7 +34,7 @@ from irisd.attach.channel import Channel, ChannelLost, Context, GrpcChannel
 from irisd.attach.lane import LocalChannel, LocalLane
 from irisd.errors import IrisdError
 from irisd.model import AttachmentId, Frame, Kind, MiB
-from irisd.wire import WireError, decode_slices
+from irisd.wire import WireError, decode_batch, decode_slices
 
 MAX_DETAIL = 1024
 """Characters of a status' details; they travel in a header, and apps cap those."""
@@ -336,8 +336,20 @@ class Stream:
         local = self._attachment.local
         if local is None or self._in is local:
             raise WireError("MOVE: this app was not let in to a lane")
-        self._in = local
+        self._in, local.taker = local, self._take_short
         self._attachment.awake.set()
+
+    def _take_short(self, batch: bytes) -> bool:
+        """Hand over what a read brought, unless that has to wait."""
+        attachment, handler = self._attachment, self._handler
+        if attachment.ending is not None or handler.control_full(attachment):
+            return False
+        frames = decode_batch(batch, self._limits.max_body)
+        if frames and frames[-1].kind == Kind.MOVE:
+            self._move()
+        if frames:
+            handler.frames_received(attachment, frames)
+        return True
 
     async def _write(self) -> Over:
         attachment, handler = self._attachment, self._handler

@@ -42,6 +42,8 @@ MAX_MESSAGE: Final = 4 * MiB
 """The largest message taken from an app."""
 READ_BYTES: Final = 256 * KiB
 """The most one read brings, and about what may wait for the brain to take it."""
+SHORT: Final = 2 * KiB
+"""What a read brought, up to which it is handed over at once, without waking the reader."""
 HIGH_WATER: Final = 64 * KiB
 """What the kernel did not take, above which a write is in flight."""
 
@@ -82,6 +84,7 @@ class LocalChannel(asyncio.BufferedProtocol):
         "_ticket",
         "_transport",
         "_waiting",
+        "taker",
     )
 
     def __init__(self, lane: LocalLane, scratch: Scratch) -> None:
@@ -100,7 +103,9 @@ class LocalChannel(asyncio.BufferedProtocol):
         self._moved = False  # the app's MOVE is in: it may be read
         self._ended = False
         self._broken = False
-        self._error: SpError | None = None
+        self._error: Exception | None = None
+        self.taker: Callable[[bytes], bool] | None = None
+        """Takes a short batch in the step of the loop that read it; False: the reader has to."""
 
     # ----------------------------------------------------- for the attachment
 
@@ -112,7 +117,7 @@ class LocalChannel(asyncio.BufferedProtocol):
         waiting = self._waiting
         while not waiting:
             if self._error is not None:
-                raise WireError(str(self._error))
+                raise self._error
             if self._broken:
                 raise ChannelLost
             if self._ended:
@@ -174,11 +179,12 @@ class LocalChannel(asyncio.BufferedProtocol):
             return
         try:
             batch = self._inbox.filled(nbytes)
+            if self._news is not None and len(batch) <= SHORT and self.taker is not None and self.taker(batch):
+                return
         except SpError as error:
-            self._error = error
-            self._pause()
-            self._stir()
-            return
+            return self._fail(WireError(str(error)))
+        except Exception as error:
+            return self._fail(error)
         if batch:
             self._waiting.append(batch)
             self._held += len(batch)
@@ -254,6 +260,12 @@ class LocalChannel(asyncio.BufferedProtocol):
             return None
         raw = sock.getsockopt(socket.SOL_SOCKET, _PEER_CREDENTIALS, _CREDENTIALS.size)
         return int(_CREDENTIALS.unpack(raw)[1])
+
+    def _fail(self, error: Exception) -> None:
+        """It is over; the reader says so."""
+        self._error = error
+        self._pause()
+        self._stir()
 
     def _pause(self) -> None:
         if not self._paused and self._transport is not None:

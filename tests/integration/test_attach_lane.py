@@ -178,6 +178,24 @@ async def test_bodies_of_every_size_there_and_back(ground):
             await app.ping(os.urandom(size))
 
 
+async def test_short_and_long_batches_keep_their_order(ground):
+    """Short ones are handed over at once when nobody is ahead of them, long ones wait for the reader."""
+    sizes = [10, 10, 100 * KiB, 10, 3 * KiB, 10, 1 * KiB, 300 * KiB, 10] * 40
+    async with app_at(ground.url, lane="local") as app:
+        await app.hello()
+
+        async def speak() -> None:
+            for n, size in enumerate(sizes):
+                await app.say(Frame(Kind.PUBLISH, id=1, address="t", count=n, body=bytes(size)))
+                if n % 5 == 0:
+                    await asyncio.sleep(0)
+
+        speaking = asyncio.create_task(speak())
+        heard = [await app.hear() for _ in sizes]
+        await speaking
+    assert [(frame.count, len(frame.body)) for frame in heard] == list(enumerate(sizes))
+
+
 async def test_a_move_without_having_been_let_in(ground):
     async with app_at(ground.url) as app:
         await app.say(HELLO)
@@ -362,12 +380,13 @@ async def test_strangers_are_few_and_the_oldest_goes(ground):
             stranger.writer.transport.abort()
 
 
-async def test_an_app_whose_answers_pile_up_is_not_read(ground):
+@pytest.mark.parametrize("size", [10, 64 * KiB])
+async def test_an_app_whose_answers_pile_up_is_not_read(ground, size):
     ground.apps.full = True
     async with app_at(ground.url, lane="local") as app:
         await app.hello()
         assert app.lane is not None
-        batch = encode_batch([Frame(Kind.PUBLISH, id=1, address="t", body=bytes(64 * KiB))])
+        batch = encode_batch([Frame(Kind.PUBLISH, id=1, address="t", body=bytes(size))])
         for _ in range(1024):
             app.lane.writer.write(sp_message(batch))
         await asyncio.sleep(0.2)  # nothing happens, for a while
