@@ -22,6 +22,8 @@ MOVE_TIMEOUT: Final = 0.5
 LINGER: Final = 2.0
 """Seconds between the end of the socket and the end of the stream, or the other way round."""
 BATCH: Final = 256 * KiB
+KERNEL_BYTES: Final = 512 * KiB
+"""What the kernel is asked to hold of what the daemon has not read: a batch and the next. Systems may allow less."""
 MAX_MESSAGE: Final = 16 * MiB
 MAX_BUFFERS: Final = 512
 """Most pieces one system call is given; systems allow 1,024."""
@@ -72,6 +74,7 @@ async def _enter(path: str, ticket: bytes) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
         await loop.sock_connect(sock, path)
         await loop.sock_sendall(sock, _sp.HELLO + _sp.prefix(len(ticket)) + ticket)
         wanted = _sp.HELLO + _sp.prefix(0)

@@ -40,8 +40,12 @@ LANE_BATCH: Final = 256 * KiB
 """About what one message towards an app carries."""
 MAX_MESSAGE: Final = 4 * MiB
 """The largest message taken from an app."""
-READ_BYTES: Final = 256 * KiB
-"""The most one read brings, and about what may wait for the brain to take it."""
+READ_BYTES: Final = 1 * MiB
+"""The most one read brings; whole batches as a rule, into room that all apps share."""
+MAX_WAITING: Final = 256 * KiB
+"""About what may wait for the brain to take it."""
+KERNEL_BYTES: Final = 512 * KiB
+"""What the kernel is asked to hold of what an app has not read: a batch and the next. Systems may allow less."""
 SHORT: Final = 2 * KiB
 """What a read brought, up to which it is handed over at once, without waking the reader."""
 HIGH_WATER: Final = 64 * KiB
@@ -188,7 +192,7 @@ class LocalChannel(asyncio.BufferedProtocol):
         if batch:
             self._waiting.append(batch)
             self._held += len(batch)
-            if self._held >= READ_BYTES:
+            if self._held >= MAX_WAITING:
                 self._pause()
             self._stir()
 
@@ -249,6 +253,7 @@ class LocalChannel(asyncio.BufferedProtocol):
         assert self._transport is not None
         self._lane = self._ticket = None
         self._inbox = Inbox(self._scratch, max_size=MAX_MESSAGE)
+        self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
         self._pause()
         self._transport.write(_prefix(0))
 
