@@ -103,6 +103,7 @@ class LocalLane:
         self._inbox = _sp.Inbox(MAX_MESSAGE)
         self._moved = False  # the daemon's MOVE is in
         self._received: Callable[[Buffer], None] = lambda batch: None
+        self._body: memoryview | None = None  # the next batch, when it is whole already
         self._over = False
         self._over_now: asyncio.Future[None] | None = None
         self._error: Exception | None = None  # of whoever received
@@ -167,7 +168,9 @@ class LocalLane:
     # ---------------------------------------------------------------- inside
 
     def _readable(self) -> None:
-        """Read once and hand on what is whole, in this very step of the loop."""
+        """Read once and hand on what is whole, the first batch in this very step of the loop."""
+        if self._body is not None:
+            return
         inbox = self._inbox
         try:
             count = self._sock.recv_into(inbox.space())
@@ -179,12 +182,25 @@ class LocalLane:
             self._end()
             return
         inbox.filled(count)
+        self._deliver()
+
+    def _deliver(self) -> None:
+        """Hand on one batch: what it sets off goes out before the next, and is worked on elsewhere meanwhile."""
+        if self._over:
+            return
         try:
-            while (body := inbox.next()) is not None:
+            body, self._body = self._body, None
+            if body is None:
+                body = self._inbox.next()
+            if body is not None:
                 self._received(body)
+                self._body = self._inbox.next()
         except Exception as error:
             self._error = error
             self._end()
+        else:
+            if self._body is not None:
+                self._loop.call_soon(self._deliver)
 
     def _end(self) -> None:
         if not self._over:

@@ -39,9 +39,6 @@ from irisd.wire import WireError, decode_batch, decode_slices
 MAX_DETAIL = 1024
 """Characters of a status' details; they travel in a header, and apps cap those."""
 
-TURN = 0.005
-"""Seconds one app's frames may keep all others waiting, as nearly as can be foreseen."""
-
 FIRST_SLICE, MAX_SLICE = 8, 256
 """How many frames are handed over in an app's first turn, and at most."""
 
@@ -326,9 +323,10 @@ class Stream:
             began = time.perf_counter()
             handler.frames_received(attachment, frames)
             took = time.perf_counter() - began
-            if took > TURN:
+            turn = self._in.turn
+            if took > turn:
                 self._slice = max(1, len(frames) // 4)
-            elif took < TURN / 4 and len(frames) >= self._slice:
+            elif took < turn / 4 and len(frames) >= self._slice:
                 self._slice = min(MAX_SLICE, self._slice * 2)
 
     def _move(self) -> None:

@@ -29,10 +29,12 @@ class Channel(Protocol):
     Attributes:
         name: ``grpc`` or ``local``.
         batch: About how many bytes one batch should carry.
+        turn: Seconds one app's frames may keep all others waiting, as nearly as can be foreseen.
     """
 
     name: str
     batch: int
+    turn: float
 
     async def read(self) -> bytes | None:
         """Wait for what came, one or more batches one after another; None once the app has said its last.
@@ -62,6 +64,7 @@ class GrpcChannel:
 
     name = "grpc"
     batch = GRPC_BATCH
+    turn = 0.005
 
     def __init__(self, context: Context) -> None:
         self._context = context

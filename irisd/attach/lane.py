@@ -70,6 +70,7 @@ class LocalChannel(asyncio.BufferedProtocol):
 
     name = "local"
     batch = LANE_BATCH
+    turn = 0.001  # a write costs little, and apps are at work on what has left while the rest is worked on here
 
     __slots__ = (
         "_broken",

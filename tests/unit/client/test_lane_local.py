@@ -226,3 +226,29 @@ async def test_what_breaks_the_rules_is_raised(run_dir: Path, said: bytes):
         daemon.writer.write(said)
         with pytest.raises(ProtocolError):
             await pumping
+
+
+async def test_batches_that_came_together_are_handed_on_a_step_of_the_loop_apart(run_dir: Path):
+    """What one sets off is sent before the next is looked at; empty ones are nothing."""
+    path = run_dir / "lane"
+    async with daemon_at(path) as daemon, moved(daemon, path) as (_, came, _pumping):
+        daemon.stream.said.put_nowait(b"MOVE")
+        await until(came, 1)
+        seen: list[int] = []
+        loop = asyncio.get_running_loop()
+
+        def look() -> None:
+            seen.append(len(came))
+            if len(came) < 6:
+                loop.call_soon(look)
+
+        assert daemon.writer is not None
+        daemon.writer.write(b"".join(prefix(len(body)) + body for body in (b"1", b"2", b"", b"3", b"4")))
+        look()
+        await until(came, 6)
+        assert came == [b"MOVE", b"1", b"2", b"", b"3", b"4"]
+        assert {1, 2, 3, 4, 5} <= set(seen)
+        daemon.writer.write(prefix(0))
+        await until(came, 7)
+        daemon.writer.write(prefix(3) + b"end")
+        await until(came, 8)
