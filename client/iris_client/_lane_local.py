@@ -109,6 +109,8 @@ class LocalLane:
         self._error: Exception | None = None  # of whoever received
         self._closed = False
         self._room: asyncio.Future[None] | None = None
+        self._half: asyncio.Future[None] | None = None  # a batch of which some has been written
+        self._reads = 0
         self._watch: asyncio.Task[LaneEnded] | None = None
 
     def moved(self) -> None:
@@ -123,17 +125,30 @@ class LocalLane:
             parts = [b"".join(parts)]
         buffers: list[Buffer] = [_sp.prefix(size), *parts]
         left = size + _sp.PREFIX_BYTES
+        sent = self._write(buffers)
+        if sent == left:
+            return
+        self._half = half = self._loop.create_future()
         try:
-            while True:
-                with suppress(BlockingIOError, InterruptedError):
-                    sent = self._sock.sendmsg(buffers[:MAX_BUFFERS])
-                    if sent == left:
-                        return
-                    left -= sent
-                    _drop(buffers, sent)
-                    if sent:
-                        continue
-                await self._writable()
+            while (left := left - sent) > 0:
+                _drop(buffers, sent)
+                if not sent:
+                    await self._writable()
+                sent = self._write(buffers)
+        finally:
+            half.set_result(None)
+            self._half = None
+
+    def _write(self, buffers: list[Buffer]) -> int:
+        """Write what the kernel takes; return how many bytes that was.
+
+        Raises:
+            LaneEnded: The socket is of no use any more.
+        """
+        try:
+            return self._sock.sendmsg(buffers[:MAX_BUFFERS])
+        except (BlockingIOError, InterruptedError):
+            return 0
         except OSError as error:
             raise LaneEnded("UNAVAILABLE", error.strerror or str(error)) from None
 
@@ -148,6 +163,8 @@ class LocalLane:
         raise self._error or await self._how_it_ended()
 
     async def finish(self) -> None:
+        if self._half is not None:  # the end of what is being sent comes first
+            await asyncio.wait((self._half,), timeout=LINGER)
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
 
@@ -158,7 +175,7 @@ class LocalLane:
             self._loop.remove_writer(self._sock)
             self._sock.close()
             if self._room is not None and not self._room.done():
-                self._room.set_exception(OSError("closed"))
+                self._room.set_exception(LaneEnded("CANCELLED", "closed by the app"))
             if self._watch is not None:
                 self._watch.cancel()
         await self._stream.close()
@@ -181,6 +198,7 @@ class LocalLane:
         if not count:
             self._end()
             return
+        self._reads += 1
         inbox.filled(count)
         self._deliver()
 
@@ -211,7 +229,7 @@ class LocalLane:
 
     async def _writable(self) -> None:
         if self._closed:
-            raise OSError("closed")
+            raise LaneEnded("CANCELLED", "closed by the app")
         self._room = room = self._loop.create_future()
         self._loop.add_writer(self._sock, _set, room)
         try:
@@ -228,8 +246,15 @@ class LocalLane:
             ended = LaneEnded("INTERNAL", "a batch came on the stream after the daemon's MOVE")
         except LaneEnded as error:
             ended = error
-        self._loop.call_later(LINGER, self._end)
+        self._loop.call_later(LINGER, self._cut, self._reads)
         return ended
+
+    def _cut(self, reads: int) -> None:
+        """The stream has ended, and this socket has not: give it up unless something still comes."""
+        if self._reads == reads:
+            self._end()
+        elif not self._over:
+            self._loop.call_later(LINGER, self._cut, self._reads)
 
     async def _how_it_ended(self) -> LaneEnded:
         watch = self._watch

@@ -179,6 +179,32 @@ async def test_batches_leave_whole_and_in_order_however_little_is_taken_at_a_tim
         assert await daemon.reader.read() == b""
 
 
+async def test_a_finish_does_not_cut_off_what_is_being_sent(run_dir: Path):
+    path = run_dir / "lane"
+    async with daemon_at(path) as daemon, moved(daemon, path) as (lane, _, _pumping):
+        body = bytes(range(256)) * 40_000
+        sending = asyncio.create_task(lane.send([body]))
+        await asyncio.sleep(0)
+        assert not sending.done()
+        finishing = asyncio.create_task(lane.finish())
+        assert await daemon.message() == body
+        await asyncio.gather(sending, finishing)
+        assert daemon.reader is not None
+        assert await daemon.reader.read() == b""
+
+
+async def test_closing_ends_a_send_that_nobody_takes(run_dir: Path):
+    path = run_dir / "lane"
+    async with daemon_at(path) as daemon, moved(daemon, path) as (lane, _, _pumping):
+        sending = asyncio.create_task(lane.send([bytes(10_000_000)]))
+        await asyncio.sleep(0)
+        await lane.close()
+        with pytest.raises(LaneEnded):
+            await sending
+        with pytest.raises(LaneEnded):
+            await lane.send([b"x"])
+
+
 async def test_its_end_is_told_by_the_stream(run_dir: Path):
     path = run_dir / "lane"
     async with daemon_at(path) as daemon, moved(daemon, path) as (lane, came, pumping):
