@@ -67,6 +67,7 @@ class Kind(IntEnum):
     PAUSE = 26
     RESUME = 27
     STALLED = 28
+    MOVE = 29
     # Between nodes only.
     RECORD = 64  # claims of the sender's registry record; `count` is the version they bring it to
     RECORD_ACK = 65  # `count`: the version of your record I now hold
@@ -146,6 +147,12 @@ class Balance(IntEnum):
 MAX_BALANCE = max(Balance)
 
 
+class LaneKind(IntFlag):
+    """Where an app can move to, besides the stream it begins on."""
+
+    LOCAL = 1
+
+
 LARGE = 32
 """Beside the patterns of a member and of a claim: it takes requests that a tunnel carries."""
 
@@ -196,6 +203,9 @@ class Frame:
     max_large: int = 0
     cost: int = 0  # EVENT, PUBLISH between nodes: bytes of credit it uses
     at_once: bool = False
+    lane: str = ""
+    ticket: bytes = b""
+    lanes: int = 0
     seq: int = 0  # PUBLISH between nodes: position in the sender's sequence towards this node
     full: bool = False  # RECORD: first piece of a whole record, forget what you held
 
@@ -225,7 +235,7 @@ class Frame:
         return len(self.sizes) >> 2 or 1
 
     def __repr__(self) -> str:
-        said = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if k not in ("kind", "body"))
+        said = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if k not in ("kind", "body", "ticket"))
         return f"<{_kind_name(self.kind)} {said} body={len(self.body)}B>"
 
     def __eq__(self, other: object) -> bool:

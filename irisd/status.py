@@ -42,6 +42,7 @@ class ServiceInfo:
     pending: int = 0
     queued: int = 0
     counters: Mapping[str, int] = field(default_factory=dict)
+    local_attachments: int = 0  # of them, on the local lane
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,8 +17,8 @@ from typing import Final
 
 from iris_client._errors import DaemonUnavailable, Denied
 from iris_client._frames import ProtocolError
-from iris_client._lane import Lane, LaneEnded, OpenLane
-from iris_client._model import BATCH_BYTES, State, StateChange
+from iris_client._lane import Buffer, Lane, LaneEnded, OpenLane, Stream
+from iris_client._model import State, StateChange
 from iris_client._session import Session
 from iris_client._urls import Target
 
@@ -43,22 +44,33 @@ class Connection:
         open_lane: Opens a lane to one of them.
         token: For targets that want one.
         random: Jitter for the pauses between attempts.
+        lane: ``auto`` moves to a faster lane where the daemon offers one, ``local`` accepts nothing else, ``grpc``
+            stays.
 
     Attributes:
         state: Where it stands.
         url: The target it is attached to, or was last.
+        lane: What carries its frames, or did last: ``grpc``, ``local`` or ``inproc``.
         loop: The event loop it was made on, and lives on.
         on_state: Called with every change of ``state``.
     """
 
     def __init__(
-        self, session: Session, targets: Sequence[Target], open_lane: OpenLane, token: str | None, random: Random
+        self,
+        session: Session,
+        targets: Sequence[Target],
+        open_lane: OpenLane,
+        token: str | None,
+        random: Random,
+        *,
+        lane: str = "auto",
     ) -> None:
         self._session = session
         self._targets = list(targets)
         self._open_lane = open_lane
         self._token = token
         self._random = random
+        self._wanted_lane = lane
         self._sleeping: asyncio.Future[None] | None = None  # the sender, with nothing to send
         self._wanted = asyncio.Event()  # somebody begins to wait for the next daemon
         self._idle: asyncio.Future[None] | None = None  # whoever waits for the session to be idle
@@ -72,6 +84,7 @@ class Connection:
         self._in_order = False  # the daemon ended the stream after it had read all of it
         self.state = State.CONNECTING
         self.url = ""
+        self.lane = ""
         self.loop = asyncio.get_running_loop()
         self.on_state: Callable[[StateChange], None] = lambda change: None
         session.on_timer(self._deadline_set)
@@ -112,23 +125,26 @@ class Connection:
             pause = min(pause * 2, 1.0)
 
     async def _attach(self, target: Target, left: float) -> Lane:
-        """Open a lane and wait for WELCOME.
+        """Open a lane, wait for WELCOME, and move to a faster one where there is one.
 
         Raises:
             LaneEnded: It could not be opened, or the daemon refused.
         """
         limit = max(0.0, left if len(self._targets) == 1 else min(left, ATTEMPT_TIMEOUT))
-        lane = await self._open_lane(target, self._token)
+        lane: Lane = (stream := await self._open_lane(target, self._token))
         session = self._session
+        moves = target.scheme == "unix" and self._wanted_lane != "grpc" and hasattr(os, "getuid")
         try:
             async with asyncio.timeout(limit):
+                session.user = str(os.getuid()) if moves else ""
                 session.lane_up()
-                hello = session.take(BATCH_BYTES, time.monotonic())
+                hello = session.take(lane.batch, time.monotonic())
                 assert hello is not None
                 with suppress(LaneEnded):  # receive says how it ended
                     await lane.send(hello)
                 while not session.attached:
-                    session.received(await lane.receive(), time.monotonic())
+                    session.received(await stream.receive(), time.monotonic())
+                lane = await self._moved(stream)
         except TimeoutError:
             await self._give_up(lane)
             raise LaneEnded("DEADLINE_EXCEEDED", f"no answer within {limit:.1f} s") from None
@@ -138,9 +154,33 @@ class Connection:
         except BaseException:
             await self._give_up(lane)
             raise
-        self.url = str(target)
+        self.url, self.lane = str(target), lane.name
         self._targets.sort(key=lambda known: known != target)  # where it was, it may be again
         self._set_state(State.ATTACHED, self.url)
+        return lane
+
+    async def _moved(self, lane: Stream) -> Lane:
+        """The lane to carry on with.
+
+        Raises:
+            LaneEnded: It broke, or is not the one that was asked for.
+        """
+        from iris_client._lane_local import CannotMove, move
+
+        limits, wanted = self._session.limits, self._wanted_lane
+        self._session.on_move = None
+        reason = "the daemon offers no local lane here"
+        if limits.lane and wanted != "grpc":
+            try:
+                local = await move(lane, limits.lane, limits.ticket)
+            except CannotMove as error:
+                reason = str(error)
+                _log.debug("no local lane, staying on gRPC: %s", reason)
+            else:
+                self._session.on_move = local.moved
+                return local
+        if wanted == "local":
+            raise LaneEnded("UNAVAILABLE", f"lane='local': {reason}")
         return lane
 
     async def _give_up(self, lane: Lane) -> None:
@@ -185,11 +225,14 @@ class Connection:
         """Send and receive until the lane ends; return why it did."""
         session = self._session
         sender = asyncio.create_task(self._send(lane), name="iris-mesh-send")
+
+        def received(batch: Buffer) -> None:
+            session.received(batch, time.monotonic())
+            if self._idle is not None:
+                self._check_idle()
+
         try:
-            while True:
-                session.received(await lane.receive(), time.monotonic())
-                if self._idle is not None:
-                    self._check_idle()
+            await lane.pump(received)
         except LaneEnded as ended:
             self._in_order = self._stopping and ended.status == "OK"
             return ended.detail or f"the daemon ended the stream ({ended.status})"
@@ -207,7 +250,7 @@ class Connection:
         session, clock = self._session, time.monotonic
         try:
             while True:
-                batch = session.take(BATCH_BYTES, clock())
+                batch = session.take(lane.batch, clock())
                 if batch is not None:
                     await lane.send(batch)
                     continue

@@ -57,6 +57,7 @@ class Kind(IntEnum):
     PAUSE = 26
     RESUME = 27
     STALLED = 28
+    MOVE = 29
 
 
 class Code(IntEnum):
@@ -80,6 +81,9 @@ class Code(IntEnum):
 EXECUTED_NO: Final = 1
 EXECUTED_MAYBE: Final = 2
 EXECUTED_YES: Final = 3
+
+LANE_LOCAL: Final = 1
+"""Bit of ``lanes``: this app can move to a Unix socket."""
 
 MAX_REMAINING_MS: Final = 0xFFFF_FFFF
 
@@ -131,8 +135,19 @@ def append_joined(chunks: list[bytes], header: bytes, bodies: list[bytes], size:
     return len(lead) + size
 
 
-def decode_batch(data: bytes) -> list[Received]:
-    """Take a batch apart.
+def hello(service: str, name: str, version: str, user: str) -> list[bytes]:
+    """The batch a stream begins with. ``user``: the user's number, from an app that can move to a local lane."""
+    about = {"address": service, "member": name, "version": version}
+    moves = {"lanes": LANE_LOCAL, "group": user} if user else {}
+    # PAUSE is heeded, GOODBYE answered
+    header = make(kind=Kind.HELLO, when_full=pb.WHEN_FULL_BLOCK, count=1, **about, **moves)
+    parts: list[bytes] = []
+    append_frame(parts, header.SerializeToString(), b"")
+    return parts
+
+
+def decode_batch(data: bytes | memoryview) -> list[Received]:
+    """Take a batch apart; nothing refers to ``data`` afterwards.
 
     Raises:
         ProtocolError: The bytes are no batch of frames, or a frame has no header.
@@ -154,7 +169,7 @@ def decode_batch(data: bytes) -> list[Received]:
             at = head + size
             if at > stop:
                 raise ProtocolError("a frame ends in the middle of its header")
-            header = parse(data[head:at])
+            header = parse(data[head:at])  # type: ignore[arg-type]  # a view will do
             if at == stop:
                 frames.append((header, b""))
                 continue
@@ -163,14 +178,14 @@ def decode_batch(data: bytes) -> list[Received]:
             size, at = _length(data, at + 1)
             if at + size != stop:
                 return _decode_slowly(data)
-            frames.append((header, data[at:stop]))
+            frames.append((header, bytes(data[at:stop])))
             at = stop
     except DecodeError:
         raise ProtocolError("a frame's header cannot be decoded") from None
     return frames
 
 
-def _length(data: bytes, at: int) -> tuple[int, int]:
+def _length(data: bytes | memoryview, at: int) -> tuple[int, int]:
     """Read a length at ``at``; return it and where it ended."""
     try:
         byte = data[at]
@@ -191,9 +206,9 @@ def _length(data: bytes, at: int) -> tuple[int, int]:
     return value, at + 1
 
 
-def _decode_slowly(data: bytes) -> list[Received]:
+def _decode_slowly(data: bytes | memoryview) -> list[Received]:
     try:
-        batch = pb.Batch.FromString(data)
+        batch = pb.Batch.FromString(bytes(data))
     except DecodeError:
         raise ProtocolError("a batch cannot be decoded") from None
     frames: list[Received] = []

@@ -1,11 +1,13 @@
-"""A lane: one open stream of batches to a daemon. gRPC, or in-process for tests; the session cannot tell."""
+"""A lane: one open stream of batches to a daemon. gRPC, a Unix socket, or in-process; the session cannot tell."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import NoReturn, Protocol, TypeAlias
 
 from iris_client._urls import Target
+
+Buffer: TypeAlias = bytes | memoryview
 
 
 class LaneEnded(Exception):
@@ -23,20 +25,31 @@ class LaneEnded(Exception):
 
 
 class Lane(Protocol):
-    """One open stream. At most one task sends and one receives at a time."""
+    """What carries a session's batches. At most one task sends and one receives at a time.
 
-    async def send(self, batch: bytes) -> None:
-        """Hand over one batch; return when the stream can take another.
+    Attributes:
+        name: ``grpc``, ``local`` or ``inproc``.
+        batch: About how many bytes one batch should carry.
+    """
+
+    name: str
+    batch: int
+
+    async def send(self, parts: list[bytes]) -> None:
+        """Hand over one batch, in pieces; return when the stream can take another.
 
         Raises:
             LaneEnded: The stream is over; :meth:`receive` says how.
         """
 
-    async def receive(self) -> bytes:
-        """Wait for the next batch. Cancelling may end the stream.
+    async def pump(self, received: Callable[[Buffer], None]) -> NoReturn:
+        """Give every batch to ``received``, as it comes; it is valid during the call only.
+
+        Cancelling may end the stream.
 
         Raises:
             LaneEnded: The stream is over.
+            Exception: What ``received`` raised.
         """
 
     async def finish(self) -> None:
@@ -46,5 +59,16 @@ class Lane(Protocol):
         """Release everything at once. May be called again."""
 
 
-OpenLane = Callable[[Target, str | None], Awaitable[Lane]]
+class Stream(Lane, Protocol):
+    """The lane an app comes in by."""
+
+    async def receive(self) -> bytes:
+        """Wait for the next batch. Cancelling may end the stream.
+
+        Raises:
+            LaneEnded: The stream is over.
+        """
+
+
+OpenLane = Callable[[Target, str | None], Awaitable[Stream]]
 """Open a stream to a target, with a token if one is needed. Raises :class:`LaneEnded`."""

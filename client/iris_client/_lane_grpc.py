@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from iris_client._errors import MeshClosed
-from iris_client._lane import LaneEnded
-from iris_client._model import MiB
+from iris_client._lane import Buffer, LaneEnded
+from iris_client._model import BATCH_BYTES, MiB
 from iris_client._urls import Target
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ _CLOSED: Final = re.compile(
 class GrpcLane:
     """One ``Attach`` call. Made by :func:`open_grpc`."""
 
+    name = "grpc"
+    batch = BATCH_BYTES
+
     def __init__(self, channel: grpc.aio.Channel, call: Any) -> None:
         import grpc.aio
 
@@ -54,9 +58,9 @@ class GrpcLane:
         self._errors = (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError)
         self._eof = grpc.aio.EOF  # type: ignore[attr-defined]  # missing from the stubs
 
-    async def send(self, batch: bytes) -> None:
+    async def send(self, parts: list[bytes]) -> None:
         try:
-            await self._call.write(batch)
+            await self._call.write(b"".join(parts))
         except self._errors as error:
             raise LaneEnded("UNAVAILABLE", str(error)) from None
 
@@ -75,6 +79,10 @@ class GrpcLane:
             raise LaneEnded(*await self._status())
         received: bytes = batch
         return received
+
+    async def pump(self, received: Callable[[Buffer], None]) -> NoReturn:
+        while True:
+            received(await self.receive())
 
     async def finish(self) -> None:
         with suppress(*self._errors, asyncio.CancelledError):

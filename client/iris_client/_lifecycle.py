@@ -24,7 +24,7 @@ from iris_client._context import deadline_in, handler_deadline
 from iris_client._errors import DeliveryError, Denied, InvalidCall, MemberLost, MeshClosed, SlowSubscriber, TooLarge
 from iris_client._frames import Header, Kind
 from iris_client._joined import DRAIN_TIMEOUT, Joined
-from iris_client._lane import Lane
+from iris_client._lane import Stream
 from iris_client._large import PROCESS
 from iris_client._model import Executed, State, StateChange
 from iris_client._publishing import Publishing
@@ -53,6 +53,7 @@ class Lifecycle:
         token: str | None,
         timeout: float,
         codec: Codec | None,
+        lane: str | None = None,
     ) -> None:
         if service:
             _names.cluster(service)
@@ -62,6 +63,7 @@ class Lifecycle:
         self._token = token
         self._timeout = timeout
         self._codec = codec
+        self._wanted_lane = _lane_of(lane, os.environ)
         program = os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] else "python"
         shown = name or f"{program}@{socket.gethostname()}:{os.getpid()}"
         self._session = Session(service=service or "", name=shown[:200], version=VERSION, wake=self._wake)
@@ -92,7 +94,7 @@ class Lifecycle:
         if token:
             for target in targets:
                 refuse_plain_token(target)
-        connection = Connection(self._session, targets, _open_lane, token, Random())
+        connection = Connection(self._session, targets, _open_lane, token, Random(), lane=self._wanted_lane)
         connection.on_state = self._state_changed
         self._connection = connection
         try:
@@ -164,6 +166,11 @@ class Lifecycle:
     def url(self) -> str:
         """The daemon it is attached to, or was last."""
         return self._connection.url if self._connection is not None else ""
+
+    @property
+    def lane(self) -> str:
+        """What carries its frames, or did last: ``local`` (a Unix socket), ``grpc``, or ``inproc`` in tests."""
+        return self._connection.lane if self._connection is not None else ""
 
     @property
     def node(self) -> str:
@@ -353,7 +360,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-async def _open_lane(target: Target, token: str | None) -> Lane:
+async def _open_lane(target: Target, token: str | None) -> Stream:
     if target.scheme == "inproc":
         from iris_client.testing import open_lane
 
@@ -361,6 +368,18 @@ async def _open_lane(target: Target, token: str | None) -> Lane:
     from iris_client._lane_grpc import open_grpc
 
     return await open_grpc(target, token)
+
+
+def _lane_of(asked: str | None, environment: Mapping[str, str]) -> str:
+    """Which lane is wanted.
+
+    Raises:
+        InvalidCall: There is no such lane.
+    """
+    lane = asked if asked is not None else environment.get("IRIS_LANE") or "auto"
+    if lane not in ("auto", "grpc", "local"):
+        raise InvalidCall(f"{'lane' if asked is not None else 'IRIS_LANE'}={lane!r}: auto, grpc or local")
+    return lane
 
 
 def _bytes_of(name: str, text: str) -> int:

@@ -35,26 +35,26 @@ def connect(
     timeout: float = 5.0,
     *,
     codec: Codec | None = None,
+    lane: str | None = None,
 ) -> Mesh:
     """Attach to a daemon: ``async with iris.connect() as mesh``, or ``mesh = await iris.connect()``.
 
     Args:
-        url: ``unix:///path``, ``tcp://host:port`` or ``tls://host:port``. None: ``IRIS_URL`` if that is set, else the
-            places where a daemon usually is: ``$XDG_RUNTIME_DIR/irisd/irisd.sock``, ``/run/irisd/irisd.sock``,
-            ``$TMPDIR/irisd/irisd.sock`` (macOS) and ``127.0.0.1:7510``, in that order.
+        url: ``unix:///path``, ``tcp://host:port`` or ``tls://host:port``. None: ``IRIS_URL`` if that is set, else
+            ``$XDG_RUNTIME_DIR/irisd/irisd.sock``, ``/run/irisd/irisd.sock``, ``127.0.0.1:7510``, in that order.
         service: Which of the daemon's services to attach to. None: its only one.
         name: What this app is called, for people. None: the program's name and process id.
         token: For ``tcp`` and ``tls``. None: what the file named by ``IRIS_TOKEN_FILE`` holds.
         timeout: Seconds to wait for a daemon; an app may start before its daemon.
-        codec: Encodes bodies that are not bytes, and decodes replies where ``returns`` is given. None: bodies are
-            bytes, and ``returns`` decodes JSON.
+        codec: Encodes bodies that are not bytes, decodes replies with ``returns``. None: bytes; JSON for ``returns``.
+        lane: ``auto``: a Unix socket (``local``) where the daemon has one, else ``grpc``. None: ``IRIS_LANE``, or auto.
 
     Raises, when entered:
         DaemonUnavailable: Nobody answered in time; names every address tried.
         Denied: The daemon refuses the token or the service.
         InvalidUrl: ``url`` or ``IRIS_URL`` is malformed.
     """
-    return Mesh(url, service, name, token, timeout, codec)
+    return Mesh(url, service, name, token, timeout, codec, lane)
 
 
 class Mesh(Lifecycle):

@@ -184,12 +184,16 @@ class Limits:
         max_large: Most bytes a request's or a reply's body may have, over a tunnel; 0 when that cannot be.
         node: The id of the node this app is attached to, hexadecimal.
         version: The daemon's release.
+        lane: The socket this app may move to; empty: it cannot.
+        ticket: What lets it in there, once.
     """
 
     max_body: int = DEFAULT_MAX_BODY
     node: str = ""
     version: str = ""
     max_large: int = 0
+    lane: str = ""
+    ticket: bytes = field(default=b"", repr=False)
 
     @property
     def max_request(self) -> int:

@@ -114,8 +114,8 @@ class Outbox:
         self._ring.append(source)
         self._wake()
 
-    def take(self, limit: int, now: float) -> bytes | None:
-        """Return a batch of about ``limit`` bytes, or None when nothing waits."""
+    def take(self, limit: int, now: float) -> list[bytes] | None:
+        """Return a batch of about ``limit`` bytes, in pieces, or None when nothing waits."""
         urgent, ring = self._urgent, self._ring
         while urgent or ring:
             chunks: list[bytes] = []
@@ -131,7 +131,7 @@ class Outbox:
                 while ring and size < limit:
                     size += ring.popleft().pull(chunks, now)
             if chunks:
-                return b"".join(chunks)
+                return chunks
         return None
 
     def stamp(self, out: Out, now: float) -> bool:

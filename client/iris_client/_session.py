@@ -20,10 +20,10 @@ from iris_client._calls import Call, Promise, Standing
 from iris_client._deadlines import Deadlines, Timed
 from iris_client._deliveries import PATTERN_NAMES, Delivery, Member
 from iris_client._errors import IrisError, Overloaded
-from iris_client._eventqueue import BLOCK, Returns, SubscribeCall
+from iris_client._eventqueue import Returns, SubscribeCall
 from iris_client._flows import Flows
 from iris_client._flushcall import FlushCall
-from iris_client._frames import EXECUTED_NO, Code, Header, Kind, ProtocolError, append_frame, decode_batch, make
+from iris_client._frames import EXECUTED_NO, Code, Header, Kind, ProtocolError, decode_batch, hello, make
 from iris_client._held import Held
 from iris_client._large import PROCESS, Arrival, Feed, Reserve
 from iris_client._model import CALL_BUFFER_BYTES, Executed, Limits
@@ -53,6 +53,8 @@ class Session:
         publishing: What waits to be published.
         on_attached: Called when WELCOME came.
         on_goodbye: Called with the daemon's reason when it starts to leave.
+        user: The number of this process's user, if its next stream can move to a local lane; else empty.
+        on_move: Called when the daemon's last frame on this stream has come; None: it has nowhere to move to.
     """
 
     def __init__(
@@ -81,6 +83,8 @@ class Session:
         self._flows = Flows(self._outbox, reserve, self.limits.max_body, self._flow_ended)
         self.on_attached: Callable[[], None] = lambda: None
         self.on_goodbye: Callable[[str], None] = lambda reason: None
+        self.user = ""
+        self.on_move: Callable[[], None] | None = None
 
     # -------------------------------------------------------------- streams
 
@@ -116,18 +120,12 @@ class Session:
         self._standing = {call: None for call in self._standing if not call.over}
         return self.publishing.detached([call for call in flushes if not call.over])
 
-    def take(self, limit: int, now: float) -> bytes | None:
-        """Return about ``limit`` bytes of what waits, or None when nothing may be sent now."""
+    def take(self, limit: int, now: float) -> list[bytes] | None:
+        """Return about ``limit`` bytes of what waits, in pieces, or None when nothing may be sent now."""
         if self._hello_due:
             self._hello_due = False
-            about = {"address": self._service, "member": self._name, "version": self._version}
-            hello = make(kind=Kind.HELLO, when_full=BLOCK, count=1, **about)  # PAUSE is heeded, GOODBYE answered
-            chunks: list[bytes] = []
-            append_frame(chunks, hello.SerializeToString(), b"")
-            return b"".join(chunks)
-        if not self.attached:
-            return None
-        return self._outbox.take(limit, now)
+            return hello(self._service, self._name, self._version, self.user)
+        return self._outbox.take(limit, now) if self.attached else None
 
     def goodbye(self, reason: str) -> None:
         """Tell the daemon that this app stops taking work and will close when what is open has ended."""
@@ -295,7 +293,7 @@ class Session:
 
     # ------------------------------------------------------------ what came
 
-    def received(self, data: bytes, now: float) -> None:
+    def received(self, data: bytes | memoryview, now: float) -> None:
         """Take a batch from the daemon.
 
         Raises:
@@ -339,7 +337,7 @@ class Session:
     def _about_stream(self, kind: int, header: Header) -> None:
         if kind == Kind.WELCOME and not self.attached:
             max_body = header.max_bytes or self.limits.max_body
-            self.limits = Limits(max_body, header.node, header.version, header.max_large)
+            self.limits = Limits(max_body, header.node, header.version, header.max_large, header.lane, header.ticket)
             self._flows.max_body = max_body
             self.attached = True
             for standing in self._standing:
@@ -348,6 +346,8 @@ class Session:
                 self._push(call)
             self.on_attached()
             self._wake()
+        elif kind == Kind.MOVE and self.on_move is not None:
+            self.on_move()
         elif kind == Kind.PAUSE:
             self.publishing.pause(header.address, header.count)
         elif kind == Kind.RESUME:

@@ -45,6 +45,7 @@ def connect(
     timeout: float = 5.0,
     *,
     codec: Codec | None = None,
+    lane: str | None = None,
 ) -> Mesh:
     """Attach to a daemon, now. Close what is returned, or use it in a ``with``.
 
@@ -52,7 +53,8 @@ def connect(
     """
     portal = Portal.shared()
     try:
-        return Mesh(portal, portal.call(_entered(_connect(url, service, name, token, timeout, codec=codec))))
+        mesh = _connect(url, service, name, token, timeout, codec=codec, lane=lane)
+        return Mesh(portal, portal.call(_entered(mesh)))
     except BaseException:
         portal.release()
         raise
@@ -118,6 +120,11 @@ class Mesh:
     def url(self) -> str:
         """The daemon it is attached to, or was last."""
         return self._mesh.url
+
+    @property
+    def lane(self) -> str:
+        """What carries its frames, or did last: ``local`` (a Unix socket), ``grpc``, or ``inproc`` in tests."""
+        return self._mesh.lane
 
     @property
     def node(self) -> str:

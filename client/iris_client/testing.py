@@ -16,14 +16,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from random import Random
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from iris_client._codecs import Codec
 from iris_client._errors import InvalidCall, IrisError
-from iris_client._lane import Lane, LaneEnded
+from iris_client._lane import Buffer, LaneEnded, Stream
 from iris_client._mesh import Mesh, connect
 from iris_client._model import BATCH_BYTES, DEFAULT_MAX_BODY, DEFAULT_MAX_LARGE_BODY
 
@@ -126,7 +126,7 @@ class LocalMesh:
         self._nodes[first].link(self._nodes[second])
 
 
-def open_lane(name: str) -> Lane:
+def open_lane(name: str) -> Stream:
     """Open a lane to a local node. For the SDK's own use.
 
     Raises:
@@ -309,6 +309,9 @@ class _LocalNode:
 class _InprocLane:
     """A lane to a node in this process."""
 
+    name = "inproc"
+    batch = BATCH_BYTES
+
     def __init__(self, node: _LocalNode, number: int) -> None:
         self._node = node
         self._number = number
@@ -317,11 +320,11 @@ class _InprocLane:
         self._ended: LaneEnded | None = None
         self._finished = False
 
-    async def send(self, batch: bytes) -> None:
+    async def send(self, parts: list[bytes]) -> None:
         if self._ended is not None:
             raise LaneEnded(self._ended.status, self._ended.detail)
         first, self._first = self._first, False
-        self._node.sent(self._number, batch, first=first)
+        self._node.sent(self._number, b"".join(parts), first=first)
         await asyncio.sleep(0)  # as a stream would, let others run
 
     async def receive(self) -> bytes:
@@ -336,6 +339,10 @@ class _InprocLane:
                 raise LaneEnded("OK", "")
             self._news.clear()
             await self._news.wait()
+
+    async def pump(self, received: Callable[[Buffer], None]) -> NoReturn:
+        while True:
+            received(await self.receive())
 
     async def finish(self) -> None:
         self._finished = True

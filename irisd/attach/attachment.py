@@ -2,15 +2,20 @@
 
 Three tasks share a stream. The one gRPC started waits for the first of the
 other two to finish and then clears up; the *reader* hands every batch to the
-handler before it reads the next, so nothing is read ahead but what HTTP/2's
-window holds; the *writer* pulls, encodes and has exactly one write in flight,
-so what an app does not read stays in the brain's outbox, which is bounded. An
-app whose control queue is full because it does not read is not read either.
+handler before it reads the next, so nothing is read ahead but what the channel
+holds; the *writer* pulls, encodes and has exactly one write in flight, so what
+an app does not read stays in the brain's outbox, which is bounded. An app whose
+control queue is full because it does not read is not read either.
+
+An app of this host may move to the local lane. Its MOVE is the last the reader
+takes from gRPC, and makes the writer send one back before it writes there; the
+call stays open, silent, and its status tells how the attachment ended.
 
 Invariants:
     - ``attached`` comes first, ``detached`` last and exactly once; no other callback outside the two
     - nothing is pulled while a write is in flight
     - once :meth:`Attachment.end` was called, nothing more is delivered to the handler
+    - no frame follows a MOVE on gRPC, in either direction
 """
 
 from __future__ import annotations
@@ -19,30 +24,25 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import NoReturn, Protocol
 
 import grpc
 import grpc.aio
 import structlog
 
+from irisd.attach.channel import Channel, ChannelLost, Context, GrpcChannel
+from irisd.attach.lane import LocalChannel, LocalLane
 from irisd.errors import IrisdError
-from irisd.model import AttachmentId, Frame, MiB
-from irisd.wire import WireError, decode_slices, encode_batch
+from irisd.model import AttachmentId, Frame, Kind, MiB
+from irisd.wire import WireError, decode_batch, decode_slices
 
 MAX_DETAIL = 1024
 """Characters of a status' details; they travel in a header, and apps cap those."""
-
-TURN = 0.005
-"""Seconds one app's frames may keep all others waiting, as nearly as can be foreseen."""
 
 FIRST_SLICE, MAX_SLICE = 8, 256
 """How many frames are handed over in an app's first turn, and at most."""
 
 _log = structlog.get_logger("irisd.attach")
-
-Context = grpc.aio.ServicerContext[Any, Any]
-
-EOF: object = grpc.aio.EOF  # type: ignore[attr-defined]  # missing from the stubs
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,6 @@ class AttachLimits:
     end_timeout: float = 5.0  # for what is queued to be written once an attachment is told to end
     not_reading: float = 60.0  # a write in flight for so long, with the control queue full: detached
     max_body: int = 8 * MiB
-    batch: int = 1 * MiB  # about what one gRPC message towards an app carries
     message: int = 4 * MiB  # the largest gRPC message taken from an app
 
 
@@ -118,6 +117,8 @@ class Attachment:
         listener: The listener's URL.
         services: The services the listener offers; empty for all.
         ending: How it will end, once that is known.
+        lane: What carries its frames now: ``grpc`` or ``local``.
+        local: Its connection on the local lane, from when it was let in there.
         awake: Set when there is something to pull.
         relieved: Set when something was pulled.
     """
@@ -128,6 +129,8 @@ class Attachment:
         self.listener = listener
         self.services = services
         self.ending: Over | None = None
+        self.lane = "grpc"
+        self.local: LocalChannel | None = None
         self.awake = asyncio.Event()
         self.relieved = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -139,6 +142,13 @@ class Attachment:
     def allows(self, service: str) -> bool:
         """Whether the listener offers this service."""
         return not self.services or service in self.services
+
+    def admit(self, local: LocalChannel) -> bool:
+        """Take note of the app's connection on the local lane; False when it comes too late."""
+        if self.ending is not None:
+            return False
+        self.local = local
+        return True
 
     def wake(self) -> None:
         """Say that the app's outbox turned non-empty. From the event loop's thread only."""
@@ -207,11 +217,22 @@ class Stream:
         context: gRPC's end of it.
         handler: Where frames go and come from.
         limits: The edge's bounds.
+        lane: Where the app may move to.
     """
 
-    def __init__(self, attachment: Attachment, context: Context, handler: AttachHandler, limits: AttachLimits) -> None:
+    def __init__(
+        self,
+        attachment: Attachment,
+        context: Context,
+        handler: AttachHandler,
+        limits: AttachLimits,
+        lane: LocalLane | None = None,
+    ) -> None:
         self._attachment = attachment
-        self._context = context
+        self._in: Channel = GrpcChannel(context)
+        self._out: Channel = self._in
+        self._lane = lane
+        self._hello: Frame | None = None  # until WELCOME leaves
         self._handler = handler
         self._limits = limits
         self._slice = FIRST_SLICE  # frames for the next turn: what they cost is known only afterwards
@@ -225,12 +246,15 @@ class Stream:
             AttachRefused: The handler did not take the app.
         """
         attachment, handler = self._attachment, self._handler
+        self._hello = hello
         handler.attached(attachment, hello)
         over = GONE
         try:
             over = await self._serve(rest)
         finally:
             attachment.close(over)
+            if attachment.local is not None:
+                attachment.local.close()
             handler.detached(attachment, over.reason)
         return over
 
@@ -255,17 +279,19 @@ class Stream:
             await asyncio.gather(reader, writer, return_exceptions=True)
 
     async def _read(self, slices: Iterable[list[Frame]]) -> Over:
-        attachment, context = self._attachment, self._context
+        attachment = self._attachment
         max_body = self._limits.max_body
         try:
             await self._hand_over(slices)
             while True:
-                data = await context.read()
-                if data is EOF:
-                    return GONE if context.cancelled() else _CLOSED
+                data = await self._in.read()
+                if data is None:
+                    return _CLOSED
                 # Once ending, what arrives is only taken off the wire: an app busy writing gets to read its end.
                 if attachment.ending is None:
                     await self._hand_over(decode_slices(data, max_body, self.turn))
+        except ChannelLost:
+            return GONE
         except WireError as error:
             _log.warning("attach.malformed", attachment=attachment.id, rule=str(error))
             return Over(grpc.StatusCode.INVALID_ARGUMENT, str(error), "malformed")
@@ -277,11 +303,18 @@ class Stream:
     async def _hand_over(self, slices: Iterable[list[Frame]]) -> None:
         """Hand over a batch, a slice at a time: a long one delays the other apps by a turn, not by all of it."""
         attachment, handler = self._attachment, self._handler
-        first = True
+        first, here = True, self._in
         for frames in slices:
+            if self._in is not here:
+                raise WireError("MOVE: a frame follows it")
             if not first:
                 await asyncio.sleep(0)
             first = False
+            if frames[-1].kind == Kind.MOVE:
+                self._move()
+                del frames[-1]
+                if not frames:
+                    continue
             while attachment.ending is None and handler.control_full(attachment):
                 attachment.relieved.clear()
                 await attachment.relieved.wait()
@@ -290,30 +323,62 @@ class Stream:
             began = time.perf_counter()
             handler.frames_received(attachment, frames)
             took = time.perf_counter() - began
-            if took > TURN:
+            turn = self._in.turn
+            if took > turn:
                 self._slice = max(1, len(frames) // 4)
-            elif took < TURN / 4 and len(frames) >= self._slice:
+            elif took < turn / 4 and len(frames) >= self._slice:
                 self._slice = min(MAX_SLICE, self._slice * 2)
 
+    def _move(self) -> None:
+        """The app has said its last on gRPC: what follows is read on the local lane."""
+        local = self._attachment.local
+        if local is None or self._in is local:
+            raise WireError("MOVE: this app was not let in to a lane")
+        self._in, local.taker = local, self._take_short
+        self._attachment.awake.set()
+
+    def _take_short(self, batch: bytes) -> bool:
+        """Hand over what a read brought, unless that has to wait."""
+        attachment, handler = self._attachment, self._handler
+        if attachment.ending is not None or handler.control_full(attachment):
+            return False
+        frames = decode_batch(batch, self._limits.max_body)
+        if frames and frames[-1].kind == Kind.MOVE:
+            self._move()
+        if frames:
+            handler.frames_received(attachment, frames)
+        return True
+
     async def _write(self) -> Over:
-        attachment, context, handler = self._attachment, self._context, self._handler
-        limit, awake = self._limits.batch, attachment.awake
-        while True:
-            frames = handler.pull(attachment, limit)
-            if frames:
-                attachment.relieved.set()
-                batch = encode_batch(frames)
-                attachment.write_begins()
-                try:
-                    await context.write(batch)
-                except (grpc.aio.BaseError, asyncio.InvalidStateError):
-                    return GONE  # the call was over before gRPC told us
-                attachment.write_ends()
-            elif attachment.ending is not None:
-                return attachment.ending
-            else:
-                awake.clear()
-                await awake.wait()
+        attachment, handler = self._attachment, self._handler
+        awake = attachment.awake
+        try:
+            while True:
+                if self._out is not self._in:
+                    await self._out.write([Frame(Kind.MOVE)])
+                    self._out = self._in
+                    attachment.lane = self._out.name
+                frames = handler.pull(attachment, self._out.batch)
+                if frames:
+                    attachment.relieved.set()
+                    if self._hello is not None:
+                        self._offer_lane(self._hello, frames[0])
+                    attachment.write_begins()
+                    await self._out.write(frames)
+                    attachment.write_ends()
+                elif attachment.ending is not None:
+                    await self._out.flush()
+                    return attachment.ending
+                else:
+                    awake.clear()
+                    await awake.wait()
+        except ChannelLost:
+            return GONE
+
+    def _offer_lane(self, hello: Frame, welcome: Frame) -> None:
+        self._hello = None
+        if self._lane is not None and welcome.kind == Kind.WELCOME:
+            self._lane.offer(self._attachment, hello, welcome)
 
 
 async def abort(context: Context, status: grpc.StatusCode, detail: str) -> NoReturn:

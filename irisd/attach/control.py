@@ -168,6 +168,7 @@ def service_message(info: ServiceInfo) -> pb.ServiceStatus:
         pending=info.pending,
         queued=info.queued,
         counters=dict(info.counters),
+        local_attachments=info.local_attachments,
     )
 
 

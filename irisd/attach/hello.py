@@ -8,7 +8,8 @@ from itertools import chain
 
 import grpc
 
-from irisd.attach.attachment import EOF, FIRST_SLICE, AttachLimits, Context, abort
+from irisd.attach.attachment import FIRST_SLICE, AttachLimits, abort
+from irisd.attach.channel import EOF, Context
 from irisd.model import Frame, Kind
 from irisd.wire import WireError, decode_slices
 

@@ -19,11 +19,15 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import structlog
 
 from irisd.attach.attachment import AttachLimits
+from irisd.attach.lane import LocalLane, bind, can_tell_users
 from irisd.attach.socketfile import SocketFile
 from irisd.attach.token import Token, TokenGate, read_token
-from irisd.errors import ConfigError, ListenError
+from irisd.errors import ConfigError, IrisdError, ListenError
+
+_log = structlog.get_logger("irisd.attach")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,17 @@ class UnixSocket:
     mode: int = 0o660
     group: str | None = None
     services: frozenset[str] = frozenset()
+    lane: bool = True
+    """Whether apps may move to a local lane, on a socket beside this one."""
+
+    @property
+    def lane_path(self) -> Path:
+        """Where that is: ``irisd.lane`` beside ``irisd.sock``."""
+        return (
+            self.path.with_suffix(".lane")
+            if self.path.suffix == ".sock"
+            else self.path.with_name(f"{self.path.name}.lane")
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +73,7 @@ class Listener:
         url: Where apps reach it: ``unix:///path``, ``tcp://host:port``, ``tls://host:port``.
         server: Its gRPC server, not started.
         services: What it offers; empty for all.
+        lane: Where its apps may move to, if they may.
     """
 
     def __init__(
@@ -66,14 +82,16 @@ class Listener:
         url: str,
         services: frozenset[str],
         *,
-        socket_file: SocketFile | None = None,
+        socket_files: Sequence[SocketFile] = (),
+        lane: LocalLane | None = None,
         gate: TokenGate | None = None,
         token_file: Path | None = None,
     ) -> None:
         self.server = server
         self.url = url
         self.services = services
-        self._socket_file = socket_file
+        self.lane = lane
+        self._socket_files = socket_files
         self._gate = gate
         self._token_file = token_file
 
@@ -90,13 +108,21 @@ class Listener:
         if self._gate is not None and token is not None:
             self._gate.token = token
 
+    async def start(self) -> None:
+        """Take apps."""
+        if self.lane is not None:
+            await self.lane.start()
+        await self.server.start()
+
     async def close(self, grace: float) -> None:
-        """Stop the server, abort what still runs after ``grace`` seconds, remove the socket's file."""
+        """Stop the server, abort what still runs after ``grace`` seconds, remove the sockets' files."""
         try:
+            if self.lane is not None:
+                self.lane.close()
             await self.server.stop(grace)
         finally:
-            if self._socket_file is not None:
-                self._socket_file.release()
+            for file in self._socket_files:
+                file.release()
 
 
 def open_listener(spec: ListenerSpec, limits: AttachLimits) -> Listener:
@@ -115,10 +141,29 @@ def _open_unix(spec: UnixSocket, limits: AttachLimits) -> Listener:
     try:
         server = _server(limits)
         file.bind(server.add_insecure_port)
+        lane, lane_file = _open_lane(spec, limits) if spec.lane and can_tell_users() else (None, None)
     except BaseException:
         file.release()
         raise
-    return Listener(server, f"unix://{spec.path}", spec.services, socket_file=file)
+    files = (file,) if lane_file is None else (lane_file, file)
+    return Listener(server, f"unix://{spec.path}", spec.services, socket_files=files, lane=lane)
+
+
+def _open_lane(spec: UnixSocket, limits: AttachLimits) -> tuple[LocalLane | None, SocketFile | None]:
+    """Bind the lane's socket; where that cannot be, apps stay on gRPC."""
+    file = SocketFile(spec.lane_path, mode=spec.mode, group=spec.group)
+    bound: list[socket.socket] = []
+    try:
+        file.claim()
+        file.bind(lambda _: bound.append(bind(str(spec.lane_path))))
+    except IrisdError as error:
+        for sock in bound:
+            sock.close()
+        file.release()
+        _log.warning("attach.no_lane", reason=str(error))
+        return None, None
+    lane = LocalLane(str(spec.lane_path), bound[0], unready=limits.unready, timeout=limits.hello_timeout)
+    return lane, file
 
 
 def _open_tcp(spec: TcpPort, limits: AttachLimits) -> Listener:

@@ -26,11 +26,11 @@ from irisd.attach.attachment import (
     AttachLimits,
     Attachment,
     AttachRefused,
-    Context,
     Over,
     Stream,
     abort,
 )
+from irisd.attach.channel import Context
 from irisd.attach.control import ControlService, ControlSource
 from irisd.attach.hello import Unready
 from irisd.attach.listener import Listener, ListenerSpec, open_listener
@@ -100,7 +100,7 @@ class AttachServer:
                 self._listeners.append(open_listener(spec, self._limits))
             for listener in self._listeners:
                 await self._add_services(listener)
-                await listener.server.start()
+                await listener.start()
         except BaseException:
             await self._close(0.0)
             raise
@@ -167,7 +167,7 @@ class AttachServer:
         self._attachments[attachment.id] = attachment
         self._empty.clear()
         try:
-            over = await Stream(attachment, context, self._handler, self._limits).run(hello, rest)
+            over = await Stream(attachment, context, self._handler, self._limits, listener.lane).run(hello, rest)
         except AttachRefused as refused:
             over = Over(refused.status, refused.detail, "refused")
         finally:

@@ -17,6 +17,7 @@ from irisd.config.units import (
     parse_address,
     parse_count,
     parse_duration,
+    parse_flag,
     parse_interface,
     parse_listener,
     parse_mode,
@@ -27,6 +28,7 @@ from irisd.config.units import (
     parse_target,
     parse_text,
     show_duration,
+    show_flag,
     show_size,
 )
 
@@ -219,6 +221,13 @@ class Config:
     )
     socket_services: tuple[str, ...] = _option(
         (), parse_name, "Services offered on the socket; none: all", room="attach", many=True, flag="socket-service"
+    )
+    local_lane: bool = _option(
+        True,
+        parse_flag,
+        "Let apps on this host move from gRPC to a faster socket beside the other",
+        room="attach",
+        show=show_flag,
     )
     attach_tcp: Address | None = _option(
         None, parse_address, "Let apps attach over TCP too, host:port; wants token_file", room="attach"

@@ -92,6 +92,22 @@ def parse_path_or_off(value: object) -> str:
     return OFF if value == "" else parse_path(value)
 
 
+_FLAGS = {"true": True, "on": True, "yes": True, "1": True, "false": False, "off": False, "no": False, "0": False}
+
+
+def parse_flag(value: object) -> bool:
+    """``true`` or ``false``; ``on`` and ``off`` are the same."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in _FLAGS:
+        return _FLAGS[value.lower()]
+    raise ValueError(f"expected true or false, not {_shown(value)}")
+
+
+def show_flag(value: bool) -> str:
+    return "true" if value else "false"
+
+
 def parse_count(value: object) -> int:
     """A whole number, zero or more."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:

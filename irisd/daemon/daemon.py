@@ -39,7 +39,7 @@ from irisd.link.service import LinkService
 from irisd.logs import set_level
 from irisd.model import FEATURES, Frame, NodeId, PeerInfo
 from irisd.node import Node, NodeIdentity, NodeSettings
-from irisd.node.describe import cluster_rows, conditions, node_rows, service_info, topic_rows
+from irisd.node.describe import cluster_rows, conditions, node_rows, topic_rows
 from irisd.node.load import service_load
 from irisd.router import BOUNDS
 from irisd.status import (
@@ -379,10 +379,7 @@ class Daemon:
                 *(ListenerInfo("attach", url) for url in attach),
                 *([ListenerInfo("admin", self._admin.url)] if self._admin is not None else []),
             ),
-            services=tuple(
-                service_info(service.node, service.keyring.active.key_id_hex, service.drops)
-                for service in self._services.values()
-            ),
+            services=tuple(service.info() for service in self._services.values()),
             draining=self._signals.stop.is_set(),
             memory=resident_memory(),
             conditions=tuple(self._conditions()),

@@ -16,6 +16,7 @@ def listeners_of(config: Config) -> list[ListenerSpec]:
             mode=config.socket_mode,
             group=config.socket_group or None,
             services=frozenset(config.socket_services),
+            lane=config.local_lane,
         )
     ]
     if config.attach_tcp is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Final, Protocol
 
 import structlog
@@ -22,7 +23,8 @@ from irisd.link.outcome import LinkEnd, LinkFact, Outcome
 from irisd.link.race import Finish
 from irisd.model import PART_BYTES, Frame, NodeId
 from irisd.node import Node
-from irisd.status import TraceAsked, TraceInfo
+from irisd.node.describe import service_info
+from irisd.status import ServiceInfo, TraceAsked, TraceInfo
 from irisd.wire import WireError, decode_frame, encode_parts
 
 OTHER_WAY: Final = 2.0
@@ -88,6 +90,12 @@ class Service:
     def drops(self) -> Counter[str]:
         """What the links dropped, by reason; the node has its own count."""
         return sum((link.drops for link in self._links.values()), Counter(self._dropped))
+
+    def info(self) -> ServiceInfo:
+        """The node's numbers, and its edges'."""
+        info = service_info(self.node, self.keyring.active.key_id_hex, self.drops)
+        local = sum(attachment.lane == "local" for attachment in self._attachments.values())
+        return replace(info, local_attachments=local)
 
     # -- effects
 

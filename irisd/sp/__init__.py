@@ -13,6 +13,7 @@ from irisd.sp.endpoint import EndpointType
 from irisd.sp.errors import SpError, SpFault, SpLimitError
 from irisd.sp.framing import DEFAULT_MAX_SIZE, Buffer, Framing, MessageDecoder, MessageEncoder
 from irisd.sp.hello import HELLO_SIZE, HelloDecoder, encode_hello
+from irisd.sp.inbox import Inbox, Scratch
 from irisd.sp.pair1 import DEFAULT_HOP_LIMIT, FIRST_HOP, PAIR1_HEADER_SIZE, split_pair1
 from irisd.sp.respondent import Question, QuestionVerdict, Respondent
 from irisd.sp.stream import SpStream
@@ -30,11 +31,13 @@ __all__ = [
     "EndpointType",
     "Framing",
     "HelloDecoder",
+    "Inbox",
     "MessageDecoder",
     "MessageEncoder",
     "Question",
     "QuestionVerdict",
     "Respondent",
+    "Scratch",
     "SpError",
     "SpFault",
     "SpLimitError",

@@ -10,6 +10,7 @@ from irisd.wire.frames import (
     decode_frame,
     decode_slices,
     encode_batch,
+    encode_batch_parts,
     encode_frame,
     encode_parts,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "decode_view",
     "decode_want",
     "encode_batch",
+    "encode_batch_parts",
     "encode_beliefs",
     "encode_claims",
     "encode_frame",

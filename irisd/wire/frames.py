@@ -11,7 +11,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from irisd.model import MAX_SIZES, Frame, KiB
-from irisd.wire.protobuf import FIXED32, LENGTH, MAX_VARINT, VARINT, WireError, read_length, read_varint, skip, varint
+from irisd.wire.protobuf import (
+    FIXED32,
+    LENGTH,
+    MAX_VARINT,
+    VARINT,
+    WireError,
+    read_length,
+    read_varint,
+    skip,
+    varint,
+)
 
 MAX_HEADERS = 64
 MAX_HEADERS_BYTES = 8 * KiB
@@ -24,6 +34,9 @@ MAX_HEADER = 512 * KiB
 
 MAX_LINK_HEADER = MAX_HEADER + 4 * KiB
 """The same between nodes, who add names and ids."""
+
+SMALL_BODY = 4 * KiB
+"""A body below this many bytes is cheaper to copy than to keep apart."""
 
 LARGE_HEADER = 256
 """A header above this many bytes is noted in the frame, so that a queue knows what it holds."""
@@ -44,7 +57,15 @@ _NUMBERS = {
     34: "cost",
     40: "seq",
 }
-_NUMBERS_32 = {4: "remaining_ms", 5: "hops", 22: "patterns", 23: "concurrency", 31: "priority", 32: "hedge_ms"}
+_NUMBERS_32 = {
+    4: "remaining_ms",
+    5: "hops",
+    22: "patterns",
+    23: "concurrency",
+    31: "priority",
+    32: "hedge_ms",
+    44: "lanes",
+}
 _FLAGS = {18: "lost_unknown", 19: "idempotent", 20: "more", 35: "at_once", 41: "full"}
 _STRINGS = {
     3: "address",
@@ -57,7 +78,9 @@ _STRINGS = {
     27: "version",
     28: "node",
     30: "key",
+    42: "lane",
 }
+_BYTES = {43: "ticket"}
 
 
 def _number_decoder(name: str) -> Callable[[dict[str, Any], bytes, int, int], int]:
@@ -96,6 +119,15 @@ def _string_decoder(name: str) -> Callable[[dict[str, Any], bytes, int, int], in
             fields[name] = str(data[start:stop], "utf-8")
         except UnicodeDecodeError:
             raise WireError(f"{name} is not UTF-8") from None
+        return stop
+
+    return decode
+
+
+def _bytes_decoder(name: str) -> Callable[[dict[str, Any], bytes, int, int], int]:
+    def decode(fields: dict[str, Any], data: bytes, at: int, end: int) -> int:
+        start, stop = read_length(data, at, end)
+        fields[name] = bytes(data[start:stop])
         return stop
 
     return decode
@@ -147,6 +179,7 @@ _DECODERS: dict[int, Callable[[dict[str, Any], bytes, int, int], int]] = {
     **{number << 3 | VARINT: _number_32_decoder(name) for number, name in _NUMBERS_32.items()},
     **{number << 3 | VARINT: _flag_decoder(name) for number, name in _FLAGS.items()},
     **{number << 3 | LENGTH: _string_decoder(name) for number, name in _STRINGS.items()},
+    **{number << 3 | LENGTH: _bytes_decoder(name) for number, name in _BYTES.items()},
     8 << 3 | LENGTH: _decode_headers,
     9 << 3 | LENGTH: _decode_sizes,
     9 << 3 | FIXED32: _decode_size,
@@ -328,6 +361,10 @@ def _string_encoder(tag: bytes) -> Callable[[str], bytes]:
     return encode
 
 
+def _octets_encoder(tag: bytes) -> Callable[[bytes], bytes]:
+    return lambda value: tag + varint(len(value)) + value
+
+
 def _repeated_encoder(tag: bytes) -> Callable[[tuple[str | bytes, ...]], bytes]:
     def encode(value: tuple[str | bytes, ...]) -> bytes:
         raws = [item.encode() if isinstance(item, str) else item for item in value]
@@ -339,9 +376,10 @@ def _repeated_encoder(tag: bytes) -> Callable[[tuple[str | bytes, ...]], bytes]:
 _ENCODERS: dict[str, Callable[[Any], bytes]] = {
     **{name: _number_encoder(tag) for name, tag in _TAGS.items()},
     **{name: _string_encoder(tag) for name, tag in _STRING_TAGS.items()},
+    **{name: _octets_encoder(varint(n << 3 | LENGTH)) for n, name in _BYTES.items()},
     "headers": _repeated_encoder(b"\x42"),
     "members": _repeated_encoder(b"\x5a"),
-    "sizes": lambda value: b"\x4a" + varint(len(value)) + value,
+    "sizes": _octets_encoder(b"\x4a"),
 }
 
 
@@ -372,3 +410,23 @@ def encode_batch(frames: list[Frame]) -> bytes:
         if body:
             out.append(body)
     return b"".join(out)
+
+
+def encode_batch_parts(frames: list[Frame]) -> list[bytes]:
+    """Encode frames as an ``iris.v1.Batch`` in pieces, to be written one after another.
+
+    Bodies that are worth it are pieces themselves, not copied; what lies between two of them is one piece.
+    """
+    parts: list[bytes] = []
+    run: list[bytes] = []
+    for frame in frames:
+        prefix, body = encode_parts(frame)
+        run.append(b"\x0a" + varint(len(prefix) + len(body)) + prefix)
+        if len(body) >= SMALL_BODY:
+            parts += (b"".join(run), body)
+            run = []
+        elif body:
+            run.append(body)
+    if run:
+        parts.append(b"".join(run))
+    return parts

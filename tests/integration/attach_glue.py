@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import struct
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -12,6 +14,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import pytest
 
 from irisd.attach import AttachLimits, Attachment, AttachRefused, AttachServer, UnixSocket
 from irisd.model import Frame, Kind, MiB
@@ -30,6 +33,9 @@ from irisd.status import (
 from irisd.wire import decode_batch, encode_batch
 
 MAX_BODY = 8 * MiB
+LANES = pytest.mark.parametrize("lane", ["grpc", "local"])
+"""What an attachment is, it is on every lane."""
+
 PATIENCE = 10.0  # seconds for something that must happen; only a failing test waits so long
 
 
@@ -139,31 +145,107 @@ class Source:
         return DiscoveryInfo(MulticastInfo("off"))
 
 
-class App:
-    """An app's end of one Attach stream."""
+SP_HELLO = b"\x00SP\x00\x00\x11\x00\x00"
 
-    def __init__(self, channel: grpc.aio.Channel, metadata: Sequence[tuple[str, str]] = ()) -> None:
+
+def sp_message(body: bytes) -> bytes:
+    return struct.pack(">BQI", 1, len(body) + 4, 1) + body
+
+
+class Lane:
+    """An app's end of the local lane, written by hand."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    @classmethod
+    async def connect(cls, path: str) -> Lane:
+        return cls(*await asyncio.open_unix_connection(path, limit=MiB))
+
+    async def enter(self, ticket: bytes) -> bool:
+        """Show a ticket; say whether it let us in."""
+        self.writer.write(SP_HELLO + sp_message(ticket))
+        try:
+            return await self.reader.readexactly(21) == SP_HELLO + sp_message(b"")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return False
+
+    async def write(self, data: bytes) -> None:
+        self.writer.write(sp_message(data))
+        await self.writer.drain()
+
+    async def read(self) -> bytes | None:
+        try:
+            kind, size, hops = struct.unpack(">BQI", await self.reader.readexactly(13))
+            assert (kind, hops) == (1, 1)
+            return await self.reader.readexactly(size - 4)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+
+
+class App:
+    """An app's end of one attachment, which moves to ``lane`` once it is welcome."""
+
+    def __init__(self, channel: grpc.aio.Channel, metadata: Sequence[tuple[str, str]] = (), lane: str = "grpc") -> None:
         attach: Any = channel.stream_stream  # grpc-stubs wants the serializers that bytes do without
         self.call: Any = attach("/iris.v1.Relay/Attach")(metadata=tuple(metadata))
+        self.wants = lane
+        self.lane: Lane | None = None
+        self._moved = False  # the daemon's MOVE has come
         self._heard: deque[Frame] = deque()
 
     async def say(self, *frames: Frame) -> None:
-        await self.call.write(encode_batch(list(frames)))
+        await self.write(encode_batch(list(frames)))
+
+    async def write(self, batch: bytes) -> None:
+        if self.lane is not None:
+            await self.lane.write(batch)
+        else:
+            await self.call.write(batch)
+
+    async def read(self) -> bytes | None:
+        """Return the next batch, from wherever it comes; None at the end."""
+        if self._moved:
+            assert self.lane is not None
+            return await self.lane.read()
+        data = await self.call.read()
+        if data is grpc.aio.EOF:  # type: ignore[attr-defined]
+            return None
+        if self.lane is not None:
+            frames = decode_batch(data, MAX_BODY)
+            self._moved = frames[-1].kind == Kind.MOVE
+        return data
+
+    async def done(self) -> None:
+        """Close our side."""
+        if self.lane is not None:
+            self.lane.writer.write_eof()
+        else:
+            await self.call.done_writing()
 
     async def hear(self) -> Frame:
         """Return the next frame, whatever batch it came in."""
         async with asyncio.timeout(PATIENCE):
             while not self._heard:
-                data = await self.call.read()
-                assert data is not grpc.aio.EOF, await self.status()  # type: ignore[attr-defined]
-                self._heard.extend(decode_batch(data, MAX_BODY))
+                data = await self.read()
+                assert data is not None, await self.status()
+                self._heard.extend(frame for frame in decode_batch(data, MAX_BODY) if frame.kind != Kind.MOVE)
             return self._heard.popleft()
 
     async def hello(self, service: str = "shop", *more: Frame) -> Frame:
-        await self.say(Frame(Kind.HELLO, address=service, member="test"), *more)
+        about: dict[str, Any] = {"lanes": 1, "group": str(os.getuid())} if self.wants == "local" else {}
+        await self.say(Frame(Kind.HELLO, address=service, member="test", **about), *more)
         welcome = await self.hear()
         assert welcome.kind == Kind.WELCOME
+        if self.wants == "local":
+            await self.move(welcome)
         return welcome
+
+    async def move(self, welcome: Frame) -> None:
+        lane = await Lane.connect(welcome.lane)
+        assert await lane.enter(welcome.ticket)
+        await self.say(Frame(Kind.MOVE))
+        self.lane = lane
 
     async def ping(self, body: bytes = b"ping") -> None:
         """A frame there and back: the stream and the daemon behind it are well."""
@@ -174,8 +256,10 @@ class App:
         """Read to the end; return the stream's gRPC status and details."""
         async with asyncio.timeout(PATIENCE):
             try:
-                while await self.call.read() is not grpc.aio.EOF:  # type: ignore[attr-defined]
+                while await self.read() is not None:
                     pass
+                if self.lane is not None:
+                    self.lane.writer.close()
             except grpc.aio.AioRpcError:
                 pass  # the status it carries is the one read below
             return (await self.call.code()).name, await self.call.details()
@@ -202,12 +286,14 @@ async def channel_to(url: str, credentials: grpc.ChannelCredentials | None = Non
 
 
 @asynccontextmanager
-async def app_at(url: str, *metadata: tuple[str, str]) -> AsyncIterator[App]:
+async def app_at(url: str, *metadata: tuple[str, str], lane: str = "grpc") -> AsyncIterator[App]:
     async with channel_to(url) as channel:
-        app = App(channel, metadata)
+        app = App(channel, metadata, lane)
         try:
             yield app
         finally:
+            if app.lane is not None:
+                app.lane.writer.transport.abort()
             await channel.close(None)  # cut off, whatever was under way ...
             app.call.cancel()  # ... and told so here: grpc waits for the status of a call it lost now and then
 

@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from irisd.attach import AttachLimits
 from irisd.model import Frame, KiB, Kind, MiB
-from tests.integration.attach_glue import App, Ground, app_at, channel_to, ground_in
+from tests.integration.attach_glue import LANES, App, Ground, app_at, channel_to, ground_in
 
 LIMITS = AttachLimits()
 
@@ -44,9 +44,10 @@ async def until_stalled(ground: Ground, attachment_id: int, seconds: float) -> N
             await asyncio.sleep(missing)
 
 
-async def test_what_an_app_does_not_read_stays_in_its_outbox(ground):
+@LANES
+async def test_what_an_app_does_not_read_stays_in_its_outbox(ground, lane):
     ground.apps.echo = False
-    async with app_at(ground.url) as slow, app_at(ground.url) as good:
+    async with app_at(ground.url, lane=lane) as slow, app_at(ground.url, lane=lane) as good:
         await slow.hello()
         [slow_id] = ground.apps.attachments
         frame = Frame(Kind.EVENT, id=1, body=b"x" * 64 * KiB)
@@ -66,8 +67,9 @@ async def test_what_an_app_does_not_read_stays_in_its_outbox(ground):
 
 
 @with_limits(not_reading=0.2, end_timeout=0.2)
-async def test_an_app_that_does_not_read_is_detached_only_when_control_piles_up(ground):
-    async with app_at(ground.url) as slow:
+@LANES
+async def test_an_app_that_does_not_read_is_detached_only_when_control_piles_up(ground, lane):
+    async with app_at(ground.url, lane=lane) as slow:
         await slow.hello()
         [slow_id] = ground.apps.attachments
         ground.apps.send(slow_id, *(Frame(Kind.EVENT, id=1, body=b"x" * 64 * KiB) for _ in range(1024)))
@@ -83,8 +85,9 @@ async def test_an_app_that_does_not_read_is_detached_only_when_control_piles_up(
 
 
 @with_limits(end_timeout=0.2)
-async def test_an_end_does_not_wait_for_an_app_that_does_not_read(ground):
-    async with app_at(ground.url) as slow:
+@LANES
+async def test_an_end_does_not_wait_for_an_app_that_does_not_read(ground, lane):
+    async with app_at(ground.url, lane=lane) as slow:
         await slow.hello()
         [slow_id] = ground.apps.attachments
         ground.apps.send(slow_id, *(Frame(Kind.EVENT, id=1, body=b"x" * 64 * KiB) for _ in range(1024)))
@@ -98,16 +101,17 @@ async def test_an_end_does_not_wait_for_an_app_that_does_not_read(ground):
 
 
 @with_limits(attachments=2)
-async def test_attachments_are_capped(ground):
-    async with app_at(ground.url) as first, app_at(ground.url) as second:
+@LANES
+async def test_attachments_are_capped(ground, lane):
+    async with app_at(ground.url, lane=lane) as first, app_at(ground.url, lane=lane) as second:
         await first.hello()
         await second.hello()
-        async with app_at(ground.url) as third:
+        async with app_at(ground.url, lane=lane) as third:
             assert await third.status() == ("RESOURCE_EXHAUSTED", "too many attachments: this daemon takes 2")
-        await first.call.done_writing()
+        await first.done()
         await first.status()
         await ground.apps.until(lambda: ground.apps.said("detached"))
-        async with app_at(ground.url) as fourth:
+        async with app_at(ground.url, lane=lane) as fourth:
             await fourth.hello()
         await second.ping()
 

@@ -1,4 +1,4 @@
-"""The SDK against real daemons over gRPC: every pattern across two of them, and what happens when one goes."""
+"""The SDK against real daemons, on every lane: every pattern across two of them, and what happens when one goes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,14 @@ import pytest_asyncio
 import iris_client as iris
 from iris_client import Executed, MiB, State
 from tests.integration.sdk_ground import PATIENCE, App, DaemonProcess, new_key
+
+
+@pytest.fixture(autouse=True, params=["grpc", "local"])
+def lane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which lane apps take."""
+    lane: str = request.param
+    monkeypatch.setenv("IRIS_LANE", lane)
+    return lane
 
 
 @pytest.fixture
@@ -207,8 +215,9 @@ asyncio.run(main())
 """
 
 
-async def test_an_app_that_vanishes_leaves_clear_errors_behind(pair: list[DaemonProcess], caller: iris.Mesh):
-    app = await App.start(MEMBER, pair[1].url)
+async def test_an_app_that_vanishes_leaves_clear_errors_behind(pair: list[DaemonProcess], caller: iris.Mesh, lane: str):
+    assert caller.lane == lane
+    app = await App.start(MEMBER, pair[1].url, IRIS_LANE=lane)
     try:
         assert await app.line() == "ready"
         request = asyncio.create_task(caller.request("fragile", timeout=PATIENCE))

@@ -51,7 +51,7 @@ def show_counters(status: pb.Status) -> str:
 
 
 def _services(services: Iterable[pb.ServiceStatus]) -> str:
-    titles = ("SERVICE", "KEY", "NODE", "PEERS", "APPS", "CLUSTERS", "SUBSCRIPTIONS", "PENDING", "QUEUED")
+    titles = ("SERVICE", "KEY", "NODE", "PEERS", "APPS", "ON LANE", "CLUSTERS", "SUBSCRIPTIONS", "PENDING", "QUEUED")
     rows = [
         (
             row.service,
@@ -59,6 +59,7 @@ def _services(services: Iterable[pb.ServiceStatus]) -> str:
             row.node[:ID_SHOWN],
             row.peers,
             row.attachments,
+            row.local_attachments,
             row.clusters,
             row.subscriptions,
             row.pending,
@@ -174,6 +175,7 @@ def status_json(status: pb.Status) -> dict[str, Any]:
                 "node": row.node,
                 "peers": row.peers,
                 "attachments": row.attachments,
+                "local_attachments": row.local_attachments,
                 "clusters": row.clusters,
                 "subscriptions": row.subscriptions,
                 "pending": row.pending,

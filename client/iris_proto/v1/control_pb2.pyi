@@ -54,7 +54,7 @@ class Condition(_message.Message):
     def __init__(self, name: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class ServiceStatus(_message.Message):
-    __slots__ = ("service", "key", "node", "peers", "attachments", "clusters", "subscriptions", "pending", "queued", "counters")
+    __slots__ = ("service", "key", "node", "peers", "attachments", "clusters", "subscriptions", "pending", "queued", "counters", "local_attachments")
     class CountersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -72,6 +72,7 @@ class ServiceStatus(_message.Message):
     PENDING_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     COUNTERS_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_ATTACHMENTS_FIELD_NUMBER: _ClassVar[int]
     service: str
     key: str
     node: str
@@ -82,7 +83,8 @@ class ServiceStatus(_message.Message):
     pending: int
     queued: int
     counters: _containers.ScalarMap[str, int]
-    def __init__(self, service: _Optional[str] = ..., key: _Optional[str] = ..., node: _Optional[str] = ..., peers: _Optional[int] = ..., attachments: _Optional[int] = ..., clusters: _Optional[int] = ..., subscriptions: _Optional[int] = ..., pending: _Optional[int] = ..., queued: _Optional[int] = ..., counters: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    local_attachments: int
+    def __init__(self, service: _Optional[str] = ..., key: _Optional[str] = ..., node: _Optional[str] = ..., peers: _Optional[int] = ..., attachments: _Optional[int] = ..., clusters: _Optional[int] = ..., subscriptions: _Optional[int] = ..., pending: _Optional[int] = ..., queued: _Optional[int] = ..., counters: _Optional[_Mapping[str, int]] = ..., local_attachments: _Optional[int] = ...) -> None: ...
 
 class Node(_message.Message):
     __slots__ = ("service", "node", "name", "state", "address", "since", "incarnation", "version", "round_trip", "linked", "heard", "heard_by", "health", "draining")

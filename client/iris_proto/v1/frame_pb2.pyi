@@ -37,6 +37,7 @@ class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     KIND_PAUSE: _ClassVar[Kind]
     KIND_RESUME: _ClassVar[Kind]
     KIND_STALLED: _ClassVar[Kind]
+    KIND_MOVE: _ClassVar[Kind]
 
 class Code(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -86,6 +87,11 @@ class Balance(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BALANCE_RANDOM: _ClassVar[Balance]
     BALANCE_HASH: _ClassVar[Balance]
     BALANCE_LOCAL: _ClassVar[Balance]
+
+class LaneKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LANE_UNSPECIFIED: _ClassVar[LaneKind]
+    LANE_LOCAL: _ClassVar[LaneKind]
 KIND_UNSPECIFIED: Kind
 KIND_HELLO: Kind
 KIND_WELCOME: Kind
@@ -115,6 +121,7 @@ KIND_CHANGE: Kind
 KIND_PAUSE: Kind
 KIND_RESUME: Kind
 KIND_STALLED: Kind
+KIND_MOVE: Kind
 CODE_UNSPECIFIED: Code
 CODE_NO_MEMBER: Code
 CODE_NOT_SUPPORTED: Code
@@ -149,9 +156,11 @@ BALANCE_ROUND_ROBIN: Balance
 BALANCE_RANDOM: Balance
 BALANCE_HASH: Balance
 BALANCE_LOCAL: Balance
+LANE_UNSPECIFIED: LaneKind
+LANE_LOCAL: LaneKind
 
 class Header(_message.Message):
-    __slots__ = ("kind", "id", "address", "remaining_ms", "hops", "method", "content_type", "headers", "sizes", "member", "members", "count", "code", "executed", "reason", "detail", "lost", "lost_unknown", "idempotent", "more", "total", "patterns", "concurrency", "group", "when_full", "max_bytes", "version", "node", "balance", "key", "priority", "hedge_ms", "carries", "max_large", "cost", "at_once")
+    __slots__ = ("kind", "id", "address", "remaining_ms", "hops", "method", "content_type", "headers", "sizes", "member", "members", "count", "code", "executed", "reason", "detail", "lost", "lost_unknown", "idempotent", "more", "total", "patterns", "concurrency", "group", "when_full", "max_bytes", "version", "node", "balance", "key", "priority", "hedge_ms", "carries", "max_large", "cost", "lane", "ticket", "lanes", "at_once")
     class HeadersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -194,6 +203,9 @@ class Header(_message.Message):
     CARRIES_FIELD_NUMBER: _ClassVar[int]
     MAX_LARGE_FIELD_NUMBER: _ClassVar[int]
     COST_FIELD_NUMBER: _ClassVar[int]
+    LANE_FIELD_NUMBER: _ClassVar[int]
+    TICKET_FIELD_NUMBER: _ClassVar[int]
+    LANES_FIELD_NUMBER: _ClassVar[int]
     AT_ONCE_FIELD_NUMBER: _ClassVar[int]
     kind: Kind
     id: int
@@ -230,8 +242,11 @@ class Header(_message.Message):
     carries: Kind
     max_large: int
     cost: int
+    lane: str
+    ticket: bytes
+    lanes: int
     at_once: bool
-    def __init__(self, kind: _Optional[_Union[Kind, str]] = ..., id: _Optional[int] = ..., address: _Optional[str] = ..., remaining_ms: _Optional[int] = ..., hops: _Optional[int] = ..., method: _Optional[str] = ..., content_type: _Optional[str] = ..., headers: _Optional[_Mapping[str, str]] = ..., sizes: _Optional[_Iterable[int]] = ..., member: _Optional[str] = ..., members: _Optional[_Iterable[str]] = ..., count: _Optional[int] = ..., code: _Optional[_Union[Code, str]] = ..., executed: _Optional[_Union[Executed, str]] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ..., lost: _Optional[int] = ..., lost_unknown: bool = ..., idempotent: bool = ..., more: bool = ..., total: _Optional[int] = ..., patterns: _Optional[int] = ..., concurrency: _Optional[int] = ..., group: _Optional[str] = ..., when_full: _Optional[_Union[WhenFull, str]] = ..., max_bytes: _Optional[int] = ..., version: _Optional[str] = ..., node: _Optional[str] = ..., balance: _Optional[_Union[Balance, str]] = ..., key: _Optional[str] = ..., priority: _Optional[int] = ..., hedge_ms: _Optional[int] = ..., carries: _Optional[_Union[Kind, str]] = ..., max_large: _Optional[int] = ..., cost: _Optional[int] = ..., at_once: bool = ...) -> None: ...
+    def __init__(self, kind: _Optional[_Union[Kind, str]] = ..., id: _Optional[int] = ..., address: _Optional[str] = ..., remaining_ms: _Optional[int] = ..., hops: _Optional[int] = ..., method: _Optional[str] = ..., content_type: _Optional[str] = ..., headers: _Optional[_Mapping[str, str]] = ..., sizes: _Optional[_Iterable[int]] = ..., member: _Optional[str] = ..., members: _Optional[_Iterable[str]] = ..., count: _Optional[int] = ..., code: _Optional[_Union[Code, str]] = ..., executed: _Optional[_Union[Executed, str]] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ..., lost: _Optional[int] = ..., lost_unknown: bool = ..., idempotent: bool = ..., more: bool = ..., total: _Optional[int] = ..., patterns: _Optional[int] = ..., concurrency: _Optional[int] = ..., group: _Optional[str] = ..., when_full: _Optional[_Union[WhenFull, str]] = ..., max_bytes: _Optional[int] = ..., version: _Optional[str] = ..., node: _Optional[str] = ..., balance: _Optional[_Union[Balance, str]] = ..., key: _Optional[str] = ..., priority: _Optional[int] = ..., hedge_ms: _Optional[int] = ..., carries: _Optional[_Union[Kind, str]] = ..., max_large: _Optional[int] = ..., cost: _Optional[int] = ..., lane: _Optional[str] = ..., ticket: _Optional[bytes] = ..., lanes: _Optional[int] = ..., at_once: bool = ...) -> None: ...
 
 class Frame(_message.Message):
     __slots__ = ("header", "body")

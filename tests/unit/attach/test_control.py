@@ -45,7 +45,7 @@ STATUS = StatusInfo(
     host="left",
     listeners=(ListenerInfo("attach", "unix:///run/irisd/irisd.sock"),),
     services=(
-        ServiceInfo("shop", "aa", "bb", 1, 2, 3, 4, 5, 6, {"dropped.full": 7}),
+        ServiceInfo("shop", "aa", "bb", 1, 2, 3, 4, 5, 6, {"dropped.full": 7}, 1),
         ServiceInfo("bank", "cc", "dd"),
     ),
     draining=True,
@@ -223,6 +223,7 @@ def test_every_field_of_a_status_arrives():
                 pending=5,
                 queued=6,
                 counters={"dropped.full": 7},
+                local_attachments=1,
             ),
             pb.ServiceStatus(service="bank", key="cc", node="dd"),
         ],

@@ -72,7 +72,7 @@ class Daemon:
         """Everything the app has to say now."""
         frames: list[tuple[Any, bytes]] = []
         while (data := self.session.take(limit, self.now)) is not None:
-            frames += decode_batch(data)
+            frames += decode_batch(b"".join(data))
         return frames
 
     def take_one(self) -> tuple[Any, bytes]:
@@ -82,4 +82,4 @@ class Daemon:
 
     def take_batch(self, limit: int = MiB) -> list[tuple[Any, bytes]]:
         data = self.session.take(limit, self.now)
-        return [] if data is None else decode_batch(data)
+        return [] if data is None else decode_batch(b"".join(data))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from random import Random
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -14,7 +15,7 @@ from iris_client import DaemonUnavailable, Denied, State, StateChange
 from iris_client._calls import Unary
 from iris_client._connection import Connection
 from iris_client._frames import Kind, decode_batch, make
-from iris_client._lane import Lane, LaneEnded
+from iris_client._lane import Buffer, LaneEnded, Stream
 from iris_client._session import Session
 from iris_client._urls import Target
 from tests.unit.client.ground import batch
@@ -25,6 +26,9 @@ WELCOME = batch(({"kind": Kind.WELCOME, "max_bytes": 1000}, b""))
 class ScriptedLane:
     """A lane that answers HELLO with a script, and then holds its tongue."""
 
+    name = "scripted"
+    batch = 1 << 20
+
     def __init__(self, *script: bytes | LaneEnded) -> None:
         self.said: asyncio.Queue[bytes | LaneEnded] = asyncio.Queue()
         for each in script:
@@ -34,8 +38,8 @@ class ScriptedLane:
         self.closed = 0
         self.finished = False
 
-    async def send(self, data: bytes) -> None:
-        self.heard += decode_batch(data)
+    async def send(self, parts: list[bytes]) -> None:
+        self.heard += decode_batch(b"".join(parts))
         self.news.set()
 
     async def receive(self) -> bytes:
@@ -43,6 +47,10 @@ class ScriptedLane:
         if isinstance(said, LaneEnded):
             raise said
         return said
+
+    async def pump(self, received: Callable[[Buffer], None]) -> NoReturn:
+        while True:
+            received(await self.receive())
 
     async def finish(self) -> None:
         self.finished = True
@@ -79,7 +87,7 @@ class Ground:
         self.states.append(change.state)
         self.reasons.append(change.reason)
 
-    async def open(self, target: Target, token: str | None) -> Lane:
+    async def open(self, target: Target, token: str | None) -> Stream:
         assert token == "token"
         self.attempts.append(target)
         if not self.script:

@@ -33,7 +33,7 @@ class Ground:
     def take(self, limit: int = MiB, now: float = 0.0) -> list[tuple[int, int, int]]:
         """Kind, id and size of what leaves in one batch."""
         data = self.outbox.take(limit, now)
-        return [(h.kind, h.id, len(b)) for h, b in decode_batch(data)] if data else []
+        return [(h.kind, h.id, len(b)) for h, b in decode_batch(b"".join(data))] if data else []
 
 
 class Bulk:
@@ -71,7 +71,7 @@ def test_remaining_time_is_what_is_left_when_it_leaves():
     ground.call(deadline=10.0)
     data = ground.outbox.take(MiB, 7.5004)
     assert data is not None
-    assert decode_batch(data)[0][0].remaining_ms == 2500
+    assert decode_batch(b"".join(data))[0][0].remaining_ms == 2500
 
 
 def test_what_is_too_late_or_no_longer_wanted_does_not_leave():
@@ -110,7 +110,7 @@ def test_a_large_body_leaves_in_parts_between_others():
     ground.outbox.offer(Bulk(ground, 8, frames=2, size=10))
     data = b""
     while (batch := ground.outbox.take(1, 0.0)) is not None:
-        data += batch
+        data += b"".join(batch)
     frames = decode_batch(data)
     assert [int(h.kind) for h, _ in frames] == [Kind.REQUEST, Kind.DATA, Kind.PART, Kind.DATA, Kind.PART]
     parts: list[tuple[Any, bytes]] = [(h, b) for h, b in frames if h.id == call.id]

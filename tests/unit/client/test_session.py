@@ -63,7 +63,33 @@ def test_hello_comes_first_and_nothing_else_before_welcome():
     assert daemon.take_one()[0].id == call.id == 1
 
 
-@pytest.mark.parametrize("kind", [Kind.WELCOME, Kind.DONE, Kind.REPLY, 77])
+def test_an_app_that_can_move_says_so_and_keeps_the_ticket_to_itself():
+    daemon = Daemon(attached=False)
+    daemon.session.user = "1000"
+    daemon.session.lane_up()
+    [(hello, _)] = daemon.take()
+    assert (hello.lanes, hello.group) == (1, "1000")
+    daemon.say(kind=Kind.WELCOME, lane="/run/irisd/irisd.lane", ticket=b"0123456789abcdef")
+    limits = daemon.session.limits
+    assert (limits.lane, limits.ticket) == ("/run/irisd/irisd.lane", b"0123456789abcdef")
+    assert "0123456789abcdef" not in repr(limits)
+
+
+def test_one_that_cannot_says_nothing_of_it():
+    daemon = Daemon(attached=False)
+    daemon.session.lane_up()
+    [(hello, _)] = daemon.take()
+    assert (hello.lanes, hello.group) == (0, "")
+
+
+def test_the_daemons_move_is_told_to_whoever_moves(daemon: Daemon):
+    moves: list[int] = []
+    daemon.session.on_move = lambda: moves.append(1)
+    daemon.say(kind=Kind.MOVE)
+    assert moves == [1]
+
+
+@pytest.mark.parametrize("kind", [Kind.WELCOME, Kind.DONE, Kind.REPLY, Kind.MOVE, 77])
 def test_frames_without_an_id_must_be_about_the_stream(daemon: Daemon, kind: int):
     with pytest.raises(ProtocolError, match="without an id"):
         daemon.say(kind=kind)

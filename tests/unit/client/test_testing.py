@@ -64,12 +64,12 @@ async def test_a_node_that_was_stopped_is_no_longer_there():
 async def test_garbage_ends_only_its_own_stream():
     async with testing.mesh() as local, local.connect() as mesh:
         lane = testing.open_lane(local.url().removeprefix("inproc://"))
-        await lane.send(b"\xff\xff\xff")
+        await lane.send([b"\xff", b"\xff\xff"])
         with pytest.raises(LaneEnded, match="INVALID_ARGUMENT"):
             await lane.receive()
         await lane.close()
         silent = testing.open_lane(local.url().removeprefix("inproc://"))
-        await silent.send(b"")
+        await silent.send([])
         with pytest.raises(LaneEnded, match="must be HELLO"):
             await silent.receive()
         await silent.close()

@@ -12,6 +12,7 @@ from irisd.config.units import (
     parse_address,
     parse_count,
     parse_duration,
+    parse_flag,
     parse_listener,
     parse_mode,
     parse_name,
@@ -20,6 +21,7 @@ from irisd.config.units import (
     parse_target,
     parse_text,
     show_duration,
+    show_flag,
     show_size,
 )
 
@@ -27,6 +29,7 @@ PARSERS = [
     parse_address,
     parse_count,
     parse_duration,
+    parse_flag,
     parse_listener,
     parse_mode,
     parse_name,
@@ -62,6 +65,20 @@ def test_sizes(written, size):
 def test_no_sizes(written):
     with pytest.raises(ValueError, match=r"."):
         parse_size(written)
+
+
+@pytest.mark.parametrize("written", [True, "true", "True", "on", "yes", "1"])
+def test_flags(written):
+    assert parse_flag(written) is True
+    assert parse_flag(show_flag(True)) is True
+    assert parse_flag(show_flag(False)) is False
+    assert parse_flag("off") is False
+
+
+@pytest.mark.parametrize("written", ["", "maybe", "2", 1, 0, None, []])
+def test_no_flags(written):
+    with pytest.raises(ValueError, match="true or false"):
+        parse_flag(written)
 
 
 @pytest.mark.parametrize(

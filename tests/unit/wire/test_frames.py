@@ -10,10 +10,19 @@ from irisd.wire import (
     decode_frame,
     decode_slices,
     encode_batch,
+    encode_batch_parts,
     encode_frame,
     encode_parts,
 )
-from irisd.wire.frames import LARGE_HEADER, MAX_HEADER, MAX_HEADERS, MAX_HEADERS_BYTES, MAX_LINK_HEADER, MAX_MEMBERS
+from irisd.wire.frames import (
+    LARGE_HEADER,
+    MAX_HEADER,
+    MAX_HEADERS,
+    MAX_HEADERS_BYTES,
+    MAX_LINK_HEADER,
+    MAX_MEMBERS,
+    SMALL_BODY,
+)
 from tests.vectors.wire.golden import golden
 
 GOLDEN = golden()
@@ -29,6 +38,24 @@ FRAMES = {
     "frame.part": Frame(Kind.REPLY, id=2, more=True, total=300_000, body=b"x"),
     "frame.record": Frame(Kind.RECORD, count=7, seq=9, full=True),
 }
+
+
+def test_a_batch_in_pieces_is_the_same_and_copies_no_large_body():
+    small, large = b"s" * (SMALL_BODY - 1), b"l" * SMALL_BODY
+    frames = [Frame(Kind.PUBLISH, id=n, body=body) for n, body in enumerate((small, b"", large, small, large, small))]
+    parts = encode_batch_parts(frames)
+    assert b"".join(parts) == encode_batch(frames)
+    assert [part is large for part in parts] == [False, True, False, True, False]
+    assert encode_batch_parts([]) == []
+    assert len(encode_batch_parts(frames[2:3])) == 2
+
+
+def test_a_ticket_travels_and_is_not_shown():
+    frame = Frame(Kind.WELCOME, lane="/run/irisd/irisd.lane", ticket=b"0123456789abcdef")
+    raw = encode_frame(frame)
+    assert raw.endswith(bytes.fromhex("da0210") + b"0123456789abcdef")
+    assert decode(raw) == frame
+    assert "0123456789abcdef" not in repr(frame)
 
 
 def decode(raw: bytes, max_body: int = MiB) -> Frame:

@@ -47,6 +47,9 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "max_large": UINT64,
     "cost": UINT64,
     "at_once": st.booleans(),
+    "lane": TEXT,
+    "ticket": st.binary(max_size=20),
+    "lanes": UINT32,
 }
 KINDS = st.sampled_from([int(kind) for kind in Kind if kind < 64])
 HEADERS = st.dictionaries(TEXT, TEXT, max_size=4)

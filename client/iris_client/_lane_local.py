@@ -1,0 +1,281 @@
+"""The lane over a Unix socket of a daemon on this host: what an ``Attach`` stream moves to, if it can.
+
+Nothing but this process and its daemon: a batch leaves by one system call and comes in by one, without a thread in
+between. The stream it began on stays open and silent. It says how the lane ended, and ends it when it ends itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, NoReturn
+
+from iris_client import _sp
+from iris_client._frames import Kind, append_frame, make
+from iris_client._lane import Buffer, LaneEnded, Stream
+from iris_client._model import KiB, MiB
+
+MOVE_TIMEOUT: Final = 0.5
+"""Seconds the daemon may take to let this app in; on one host it takes a fraction of a millisecond."""
+LINGER: Final = 2.0
+"""Seconds between the end of the socket and the end of the stream, or the other way round."""
+BATCH: Final = 256 * KiB
+KERNEL_BYTES: Final = 512 * KiB
+"""What the kernel is asked to hold of what the daemon has not read: a batch and the next. Systems may allow less."""
+MAX_MESSAGE: Final = 16 * MiB
+MAX_BUFFERS: Final = 512
+"""Most pieces one system call is given; systems allow 1,024."""
+WORTH_KEEPING: Final = 4 * KiB
+"""Pieces smaller than this on average are joined: that costs less than telling the kernel of each."""
+
+_CLOSED: Final = "the daemon closed the connection, or is gone"
+
+
+class CannotMove(Exception):
+    """There is no local lane to be had; the message says why. The stream is as it was."""
+
+
+async def move(stream: Stream, path: str, ticket: bytes) -> LocalLane:
+    """Move from ``stream`` to the socket at ``path``.
+
+    Raises:
+        CannotMove: The socket is not there, or the daemon does not let this app in.
+        LaneEnded: The stream is over.
+    """
+    if not hasattr(socket, "AF_UNIX"):
+        raise CannotMove("this system has no Unix sockets")
+    try:
+        async with asyncio.timeout(MOVE_TIMEOUT):
+            sock = await _enter(path, ticket)
+    except TimeoutError:
+        raise CannotMove(f"{path}: no answer within {MOVE_TIMEOUT:g} s") from None
+    except OSError as error:
+        raise CannotMove(f"{path}: {error.strerror or error}") from None
+    try:
+        last: list[bytes] = []
+        append_frame(last, make(kind=Kind.MOVE).SerializeToString(), b"")
+        await stream.send(last)
+    except BaseException:
+        sock.close()
+        raise
+    return LocalLane(sock, stream)
+
+
+async def _enter(path: str, ticket: bytes) -> socket.socket:
+    """Connect and show the ticket; return the socket once the daemon has said yes.
+
+    Raises:
+        OSError: It cannot be connected to.
+        CannotMove: The answer was another.
+    """
+    loop = asyncio.get_running_loop()
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
+        await loop.sock_connect(sock, path)
+        await loop.sock_sendall(sock, _sp.HELLO + _sp.prefix(len(ticket)) + ticket)
+        wanted = _sp.HELLO + _sp.prefix(0)
+        got = b""
+        while got != wanted:
+            came = await loop.sock_recv(sock, len(wanted) - len(got))
+            got += came
+            if not came or not wanted.startswith(got):
+                raise CannotMove(f"{path}: the daemon did not let this app in")
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class LocalLane:
+    """A socket on which the daemon has let this app in, and the stream it came by. Made by :func:`move`."""
+
+    name = "local"
+    batch = BATCH
+
+    def __init__(self, sock: socket.socket, stream: Stream) -> None:
+        self._sock = sock
+        self._stream = stream
+        self._loop = asyncio.get_running_loop()
+        self._inbox = _sp.Inbox(MAX_MESSAGE)
+        self._moved = False  # the daemon's MOVE is in
+        self._received: Callable[[Buffer], None] = lambda batch: None
+        self._body: memoryview | None = None  # the next batch, when it is whole already
+        self._over = False
+        self._over_now: asyncio.Future[None] | None = None
+        self._error: Exception | None = None  # of whoever received
+        self._closed = False
+        self._room: asyncio.Future[None] | None = None
+        self._half: asyncio.Future[None] | None = None  # a batch of which some has been written
+        self._reads = 0
+        self._watch: asyncio.Task[LaneEnded] | None = None
+
+    def moved(self) -> None:
+        """The daemon's MOVE has come: what follows is read here."""
+        if not self._moved:
+            self._moved = True
+            self._watch = self._loop.create_task(self._watch_stream(), name="iris-mesh-stream")
+
+    async def send(self, parts: list[bytes]) -> None:
+        size = sum(map(len, parts))
+        if size < len(parts) * WORTH_KEEPING:
+            parts = [b"".join(parts)]
+        buffers: list[Buffer] = [_sp.prefix(size), *parts]
+        left = size + _sp.PREFIX_BYTES
+        sent = self._write(buffers)
+        if sent == left:
+            return
+        self._half = half = self._loop.create_future()
+        try:
+            while (left := left - sent) > 0:
+                _drop(buffers, sent)
+                if not sent:
+                    await self._writable()
+                sent = self._write(buffers)
+        finally:
+            half.set_result(None)
+            self._half = None
+
+    def _write(self, buffers: list[Buffer]) -> int:
+        """Write what the kernel takes; return how many bytes that was.
+
+        Raises:
+            LaneEnded: The socket is of no use any more.
+        """
+        try:
+            return self._sock.sendmsg(buffers[:MAX_BUFFERS])
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as error:
+            raise LaneEnded("UNAVAILABLE", error.strerror or str(error)) from None
+
+    async def pump(self, received: Callable[[Buffer], None]) -> NoReturn:
+        while not self._moved:
+            received(await self._stream.receive())
+        self._received = received
+        if not self._over:
+            self._over_now = self._loop.create_future()
+            self._loop.add_reader(self._sock, self._readable)
+            await self._over_now
+        raise self._error or await self._how_it_ended()
+
+    async def finish(self) -> None:
+        if self._half is not None:  # the end of what is being sent comes first
+            await asyncio.wait((self._half,), timeout=LINGER)
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+
+    async def close(self) -> None:
+        if not self._closed:
+            self._end()
+            self._closed = True
+            self._loop.remove_writer(self._sock)
+            self._sock.close()
+            if self._room is not None and not self._room.done():
+                self._room.set_exception(LaneEnded("CANCELLED", "closed by the app"))
+            if self._watch is not None:
+                self._watch.cancel()
+        await self._stream.close()
+        if self._watch is not None:
+            await asyncio.gather(self._watch, return_exceptions=True)
+
+    # ---------------------------------------------------------------- inside
+
+    def _readable(self) -> None:
+        """Read once and hand on what is whole, the first batch in this very step of the loop."""
+        if self._body is not None:
+            return
+        inbox = self._inbox
+        try:
+            count = self._sock.recv_into(inbox.space())
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            count = 0
+        if not count:
+            self._end()
+            return
+        self._reads += 1
+        inbox.filled(count)
+        self._deliver()
+
+    def _deliver(self) -> None:
+        """Hand on one batch: what it sets off goes out before the next, and is worked on elsewhere meanwhile."""
+        if self._over:
+            return
+        try:
+            body, self._body = self._body, None
+            if body is None:
+                body = self._inbox.next()
+            if body is not None:
+                self._received(body)
+                self._body = self._inbox.next()
+        except Exception as error:
+            self._error = error
+            self._end()
+        else:
+            if self._body is not None:
+                self._loop.call_soon(self._deliver)
+
+    def _end(self) -> None:
+        if not self._over:
+            self._over = True
+            self._loop.remove_reader(self._sock)
+            if self._over_now is not None and not self._over_now.done():
+                self._over_now.set_result(None)
+
+    async def _writable(self) -> None:
+        if self._closed:
+            raise LaneEnded("CANCELLED", "closed by the app")
+        self._room = room = self._loop.create_future()
+        self._loop.add_writer(self._sock, _set, room)
+        try:
+            await room
+        finally:
+            self._room = None
+            if not self._closed:
+                self._loop.remove_writer(self._sock)
+
+    async def _watch_stream(self) -> LaneEnded:
+        """Wait for the stream's end; the socket's follows, or is not waited for."""
+        try:
+            await self._stream.receive()
+            ended = LaneEnded("INTERNAL", "a batch came on the stream after the daemon's MOVE")
+        except LaneEnded as error:
+            ended = error
+        self._loop.call_later(LINGER, self._cut, self._reads)
+        return ended
+
+    def _cut(self, reads: int) -> None:
+        """The stream has ended, and this socket has not: give it up unless something still comes."""
+        if self._reads == reads:
+            self._end()
+        elif not self._over:
+            self._loop.call_later(LINGER, self._cut, self._reads)
+
+    async def _how_it_ended(self) -> LaneEnded:
+        watch = self._watch
+        if watch is not None and not self._closed:
+            await asyncio.wait((watch,), timeout=LINGER)
+            if watch.done() and not watch.cancelled():
+                return watch.result()
+        return LaneEnded("UNAVAILABLE", _CLOSED)
+
+
+def _set(room: asyncio.Future[None]) -> None:
+    if not room.done():
+        room.set_result(None)
+
+
+def _drop(buffers: list[Buffer], count: int) -> None:
+    """Take the first ``count`` bytes away."""
+    at = 0
+    while count and count >= len(buffers[at]):
+        count -= len(buffers[at])
+        at += 1
+    del buffers[:at]
+    if count:
+        buffers[0] = memoryview(buffers[0])[count:]

@@ -1,0 +1,280 @@
+"""The SDK's end of the local lane against a daemon written by hand: the way in, the order, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from iris_client import _lane_local
+from iris_client._frames import Kind, ProtocolError, decode_batch
+from iris_client._lane import Buffer, LaneEnded
+from iris_client._lane_local import CannotMove, LocalLane, move
+from iris_client._sp import HELLO, prefix
+
+TICKET = b"0123456789abcdef"
+LET_IN = HELLO + prefix(0)
+
+
+class FakeStream:
+    """The gRPC stream an app came by."""
+
+    name = "grpc"
+    batch = 1 << 20
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+        self.said: asyncio.Queue[bytes | LaneEnded] = asyncio.Queue()
+        self.closed = False
+
+    async def send(self, parts: list[bytes]) -> None:
+        self.sent.append(b"".join(parts))
+
+    async def receive(self) -> bytes:
+        said = await self.said.get()
+        if isinstance(said, LaneEnded):
+            raise said
+        return said
+
+    async def pump(self, received: Callable[[Buffer], None]) -> NoReturn:
+        while True:
+            received(await self.receive())
+
+    async def finish(self) -> None: ...
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class FakeDaemon:
+    """The lane's socket. ``answer`` is what a hello and a ticket get."""
+
+    def __init__(self, answer: bytes) -> None:
+        self.answer = answer
+        self.heard = b""
+        self.stream = FakeStream()
+        self.writer: asyncio.StreamWriter | None = None
+        self.reader: asyncio.StreamReader | None = None
+
+    async def came(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+        self.heard = await reader.read(1000)
+        writer.write(self.answer)
+        if self.answer != LET_IN:
+            writer.close()
+
+    async def message(self) -> bytes:
+        assert self.reader is not None
+        size = int.from_bytes((await self.reader.readexactly(13))[1:9], "big") - 4
+        return await self.reader.readexactly(size)
+
+
+@asynccontextmanager
+async def daemon_at(path: Path, answer: bytes = LET_IN) -> AsyncIterator[FakeDaemon]:
+    daemon = FakeDaemon(answer)
+    server = await asyncio.start_unix_server(daemon.came, path)
+    try:
+        yield daemon
+    finally:
+        server.close()
+        if daemon.writer is not None:
+            daemon.writer.close()
+            with suppress(ConnectionError):
+                await daemon.writer.wait_closed()
+
+
+@asynccontextmanager
+async def moved(daemon: FakeDaemon, path: Path) -> AsyncIterator[tuple[LocalLane, list[bytes], asyncio.Task[None]]]:
+    """A lane, what came on it, and the task that pumps it; MOVE is spoken both ways."""
+    lane = await move(daemon.stream, str(path), TICKET)
+    came: list[bytes] = []
+
+    def received(batch: Buffer) -> None:
+        came.append(bytes(batch))
+        if came[-1] == b"MOVE":
+            lane.moved()
+        if came[-1] == b"bad":
+            raise ProtocolError("a rule")
+
+    pumping: asyncio.Task[None] = asyncio.create_task(lane.pump(received))
+    try:
+        yield lane, came, pumping
+    finally:
+        pumping.cancel()
+        await asyncio.gather(pumping, return_exceptions=True)
+        await lane.close()
+        await lane.close()  # again does nothing
+    assert daemon.stream.closed
+
+
+async def until(came: list[bytes], count: int) -> None:
+    async with asyncio.timeout(5):
+        while len(came) < count:
+            await asyncio.sleep(0.001)
+
+
+async def test_the_way_in(run_dir: Path):
+    path = run_dir / "lane"
+    async with daemon_at(path) as daemon, moved(daemon, path):
+        assert daemon.heard == HELLO + prefix(16) + TICKET
+        [batch] = daemon.stream.sent
+        assert [int(header.kind) for header, _ in decode_batch(batch)] == [Kind.MOVE]
+
+
+@pytest.mark.parametrize("answer", [b"", HELLO, b"HTTP/1.1 400", HELLO + prefix(1), LET_IN[:-1]])
+async def test_not_let_in_means_nothing_was_said(run_dir: Path, answer: bytes):
+    async with daemon_at(run_dir / "lane", answer) as daemon:
+        with pytest.raises(CannotMove, match="did not let this app in"):
+            await move(daemon.stream, str(run_dir / "lane"), TICKET)
+        assert daemon.stream.sent == []
+
+
+async def test_nobody_there(run_dir: Path):
+    with pytest.raises(CannotMove, match="No such file"):
+        await move(FakeStream(), str(run_dir / "lane"), TICKET)
+
+
+async def test_a_daemon_that_takes_too_long(run_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_lane_local, "MOVE_TIMEOUT", 0.05)
+    held: list[asyncio.StreamWriter] = []
+    async with await asyncio.start_unix_server(lambda reader, writer: held.append(writer), run_dir / "lane"):
+        with pytest.raises(CannotMove, match=r"no answer within 0\.05 s"):
+            await move(FakeStream(), str(run_dir / "lane"), TICKET)
+    for writer in held:
+        writer.close()
+
+
+async def test_the_socket_is_read_only_after_the_daemons_move(run_dir: Path):
+    path = run_dir / "lane"
+    async with daemon_at(path) as daemon, moved(daemon, path) as (_, came, _pumping):
+        assert daemon.writer is not None
+        daemon.writer.write(prefix(6) + b"second" + prefix(5) + b"third")
+        daemon.stream.said.put_nowait(b"first")
+        await until(came, 1)
+        await asyncio.sleep(0.02)  # for the wrong order to show
+        daemon.stream.said.put_nowait(b"MOVE")
+        await until(came, 4)
+        assert came == [b"first", b"MOVE", b"second", b"third"]
+
+
+async def test_batches_leave_whole_and_in_order_however_little_is_taken_at_a_time(run_dir: Path):
+    path = run_dir / "lane"
+    async with daemon_at(path) as daemon, moved(daemon, path) as (lane, _, _pumping):
+        batches = [[b"a", b"b" * 300_000, b"c"], [b"x" * 20_000] * 700, [bytes([n]) * 7 for n in range(200)], [b"end"]]
+
+        async def send() -> None:
+            for parts in batches:
+                await lane.send(parts)
+
+        sending = asyncio.create_task(send())
+        for parts in batches:
+            assert await daemon.message() == b"".join(parts)
+        await sending
+        await lane.finish()
+        assert daemon.reader is not None
+        assert await daemon.reader.read() == b""
+
+
+async def test_a_finish_does_not_cut_off_what_is_being_sent(run_dir: Path):
+    path = run_dir / "lane"
+    async with daemon_at(path) as daemon, moved(daemon, path) as (lane, _, _pumping):
+        body = bytes(range(256)) * 40_000
+        sending = asyncio.create_task(lane.send([body]))
+        await asyncio.sleep(0)
+        assert not sending.done()
+        finishing = asyncio.create_task(lane.finish())
+        assert await daemon.message() == body
+        await asyncio.gather(sending, finishing)
+        assert daemon.reader is not None
+        assert await daemon.reader.read() == b""
+
+
+async def test_closing_ends_a_send_that_nobody_takes(run_dir: Path):
+    path = run_dir / "lane"
+    async with daemon_at(path) as daemon, moved(daemon, path) as (lane, _, _pumping):
+        sending = asyncio.create_task(lane.send([bytes(10_000_000)]))
+        await asyncio.sleep(0)
+        await lane.close()
+        with pytest.raises(LaneEnded):
+            await sending
+        with pytest.raises(LaneEnded):
+            await lane.send([b"x"])
+
+
+async def test_its_end_is_told_by_the_stream(run_dir: Path):
+    path = run_dir / "lane"
+    async with daemon_at(path) as daemon, moved(daemon, path) as (lane, came, pumping):
+        daemon.stream.said.put_nowait(b"MOVE")
+        await until(came, 1)
+        assert daemon.writer is not None
+        daemon.writer.write(prefix(4) + b"last")
+        daemon.writer.close()
+        daemon.stream.said.put_nowait(LaneEnded("RESOURCE_EXHAUSTED", "not-reading"))
+        with pytest.raises(LaneEnded, match="not-reading"):
+            await pumping
+        assert came == [b"MOVE", b"last"]
+        with pytest.raises(LaneEnded):
+            for _ in range(3):
+                await lane.send([b"x" * 100_000])
+
+
+async def test_a_socket_that_ends_alone_is_a_daemon_that_is_gone(run_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_lane_local, "LINGER", 0.02)
+    path = run_dir / "lane"
+    async with daemon_at(path) as daemon, moved(daemon, path) as (_, _came, pumping):
+        daemon.stream.said.put_nowait(b"MOVE")
+        assert daemon.writer is not None
+        daemon.writer.close()
+        with pytest.raises(LaneEnded, match="UNAVAILABLE: the daemon closed the connection"):
+            await pumping
+
+
+async def test_a_stream_that_ends_alone_ends_the_lane(run_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_lane_local, "LINGER", 0.02)
+    path = run_dir / "lane"
+    async with daemon_at(path) as daemon, moved(daemon, path) as (_, _came, pumping):
+        daemon.stream.said.put_nowait(b"MOVE")
+        daemon.stream.said.put_nowait(LaneEnded("UNAVAILABLE", "shutting down"))
+        with pytest.raises(LaneEnded, match="shutting down"):
+            await pumping
+
+
+@pytest.mark.parametrize("said", [b"\x02", prefix(1 << 40), prefix(3) + b"bad"])
+async def test_what_breaks_the_rules_is_raised(run_dir: Path, said: bytes):
+    path = run_dir / "lane"
+    async with daemon_at(path) as daemon, moved(daemon, path) as (_, _came, pumping):
+        daemon.stream.said.put_nowait(b"MOVE")
+        assert daemon.writer is not None
+        daemon.writer.write(said)
+        with pytest.raises(ProtocolError):
+            await pumping
+
+
+async def test_batches_that_came_together_are_handed_on_a_step_of_the_loop_apart(run_dir: Path):
+    """What one sets off is sent before the next is looked at; empty ones are nothing."""
+    path = run_dir / "lane"
+    async with daemon_at(path) as daemon, moved(daemon, path) as (_, came, _pumping):
+        daemon.stream.said.put_nowait(b"MOVE")
+        await until(came, 1)
+        seen: list[int] = []
+        loop = asyncio.get_running_loop()
+
+        def look() -> None:
+            seen.append(len(came))
+            if len(came) < 6:
+                loop.call_soon(look)
+
+        assert daemon.writer is not None
+        daemon.writer.write(b"".join(prefix(len(body)) + body for body in (b"1", b"2", b"", b"3", b"4")))
+        look()
+        await until(came, 6)
+        assert came == [b"MOVE", b"1", b"2", b"", b"3", b"4"]
+        assert {1, 2, 3, 4, 5} <= set(seen)
+        daemon.writer.write(prefix(0))
+        await until(came, 7)
+        daemon.writer.write(prefix(3) + b"end")
+        await until(came, 8)
