@@ -205,9 +205,10 @@ class Returns:
 
     def add(self, call: SubscribeCall) -> None:
         """A subscription owes something."""
-        if not self._calls:
-            self._offer(self)
+        first = not self._calls
         self._calls[call] = None
+        if first:
+            self._offer(self)  # perhaps it is pulled from this very moment
 
     def pull(self, chunks: list[bytes], now: float) -> int:
         """Write what is owed, for all subscriptions."""

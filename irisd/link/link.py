@@ -107,11 +107,14 @@ class Link:
         return self._drops + Counter({"hop-limit": too_far})
 
     def wake(self) -> None:
-        """There is something to send. Cheap; call it as often as there is."""
+        """There is something to send. Cheap; call it as often as there is.
+
+        The first goes out at once, what comes while the loop is still at the same turn goes out together.
+        """
         if not self._pull_is_due and self.is_up:
             self._pull_is_due = True
             if not self._is_reading:
-                self._loop.call_soon(self._pull)
+                self._pull()
 
     def send_control(self, parts: Sequence[Buffer]) -> None:
         """Send one message on the control connection, now or not at all.
@@ -211,7 +214,8 @@ class Link:
             # The brain cuts large frames into parts: nothing it hands over can be too large for a peer.
             self.abort(f"refused to send: {error}")
             return
-        self.wake()
+        self._pull_is_due = True
+        self._loop.call_soon(self._pull)
 
     def _probe_over(self, alive: bool) -> None:
         done, self._probed = self._probed, None

@@ -103,7 +103,6 @@ class Node:
             Kind.TRACE: self.traces.asked,
             Kind.TRACED: self.traces.answered,
         }
-
         self._due: dict[type, Callable[[Any], None]] = {
             Call: self._calls.expired,
             Hedge: self._calls.hedges.due,
