@@ -26,7 +26,7 @@ from irisd.config import Address, Config
 from irisd.daemon.discovering import DiscoveryLinks, tell
 from irisd.daemon.draining import Drain
 from irisd.daemon.listening import listeners_of
-from irisd.daemon.process import FEW_FILES, Signals, raise_open_files, resident_memory
+from irisd.daemon.process import FEW_FILES, Signals, raise_open_files, resident_memory, spare_collector
 from irisd.daemon.reloading import Read, compare, compare_keys, keyrings
 from irisd.daemon.service import Service, log_outcome
 from irisd.discovery import Discovery, Presence
@@ -85,6 +85,7 @@ def run(
     """
     raise_open_files()  # before there is a loop, which opens some itself
     daemon = Daemon(config, keys, on_ready=on_ready, read=read)
+    spare_collector()
     try:
         import uvloop
     except ImportError:  # not on this platform

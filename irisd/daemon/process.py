@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import resource
 import signal
 from collections.abc import Callable
@@ -36,6 +37,15 @@ def raise_open_files() -> int:
             "raise the limit (ulimit -n 65536, LimitNOFILE=65536 in a systemd unit)"
         )
     return soft
+
+
+def spare_collector() -> None:
+    """Keep the garbage collector from looking at what was loaded before the start, and is there until the end.
+
+    A full collection took 6.5 ms for it, in which nothing else happens.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def resident_memory() -> int:

@@ -211,7 +211,11 @@ async def test_a_handler_that_raises(caller: iris.Mesh, far: iris.Mesh, handler:
         await still_serves(caller)
 
 
-@pytest.mark.parametrize("answer", ["text", None, 5, object(), iris.Reply("text")], ids=repr)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "answer",
+    ["text", None, 5, object(), iris.Reply("text")],  # type: ignore[arg-type]
+    ids=["text", "none", "number", "object", "reply"],
+)
 async def test_a_handler_that_returns_the_wrong_type(caller: iris.Mesh, far: iris.Mesh, answer: Any) -> None:
     async def wrong(body: bytes) -> Any:
         return answer
