@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+import psutil
+
 from bench.process import JSON, Failed, Worker, worker
 from bench.systems.base import System
 
@@ -14,6 +16,7 @@ WINDOW_MESSAGES = 8_192
 WINDOW_BYTES = 32 * 2**20
 REPORTS_PER_WINDOW = 8
 MAX_PROCESSES = 10
+USED = ("sender cpu s", "servers cpu s", "receivers cpu s")
 SETTLE = 40.0
 """Seconds until all subscribers have seen a first message."""
 GRACE = 20.0
@@ -26,6 +29,11 @@ class Running:
 
     system: System
     address: JSON
+
+    def used(self, senders: list[Worker], receivers: list[Worker]) -> list[float]:
+        """Seconds of processor time so far: of those that begin, of the servers that are known, of the other end."""
+        groups = ([each.pid for each in senders], self.address.get("pids", []), [each.pid for each in receivers])
+        return [sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in group) for group in groups]
 
     @asynccontextmanager
     async def role(self, role: str, endpoints: list[str] | None = None, **more: object) -> AsyncIterator[Worker]:
@@ -80,9 +88,11 @@ async def publish(
         await writer.says("ready")
         for reader in readers:
             await reader.says("seen", SETTLE)
+        used = running.used([writer], readers)
         writer.go()
         sent = await writer.says("figures")
         found = await asyncio.gather(*(reader.says("figures", GRACE) for reader in readers))
+        used = [after - before for before, after in zip(used, running.used([writer], readers), strict=True)]
     received = sum(one["received"] for one in found)
     if received < 2:
         raise Failed("nothing arrived")
@@ -92,6 +102,7 @@ async def publish(
         "sent/s": sent["sent/s"],
         "lost": sum(one["lost"] for one in found),
         "messages": messages,
+        **dict(zip(USED, used, strict=True)),
     }
     if rate:
         figures |= {name: found[0][name] for name in ("mean us", "p50 us", "p99 us", "p99.9 us")}
@@ -107,9 +118,11 @@ async def request(running: Running, size: int, in_flight: int, seconds: float, r
         )
         async with asking as requester:
             await requester.says("ready")
+            used = running.used([requester], [responder])
             requester.go()
             figures: JSON = await requester.says("figures")
-            return figures
+            after = running.used([requester], [responder])
+            return figures | {name: now - then for name, then, now in zip(USED, used, after, strict=True)}
 
 
 async def stream(running: Running, chunk: int, chunks: int) -> JSON:

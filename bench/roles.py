@@ -350,7 +350,7 @@ async def _ask_in_flight(client: Client, body: bytes, in_flight: int, seconds: f
             trips.append(clock() - start)
     else:
         _pipeline(client, body, in_flight, end, trips)
-    return {"requests/s": len(trips) / (clock() - began)}
+    return {"requests/s": len(trips) / (clock() - began), "requests": len(trips)}
 
 
 def _pipeline(client: Client, body: bytes, in_flight: int, end: float, trips: array[float]) -> None:

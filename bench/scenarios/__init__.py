@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bench.scenarios.asking import InFlight, RoundTrip
 from bench.scenarios.base import Scenario
+from bench.scenarios.budget import Budget
 from bench.scenarios.inside import Attachments, Limit, Matching, Tunnels
 from bench.scenarios.publishing import FanOut, Latency, PubSub, Sizes
 
@@ -16,6 +17,7 @@ SCENARIOS: dict[str, Scenario] = {
         FanOut(),
         RoundTrip(),
         InFlight(),
+        Budget(),
         Tunnels(),
         Limit(),
         Attachments(),
