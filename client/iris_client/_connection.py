@@ -136,7 +136,7 @@ class Connection:
         moves = target.scheme == "unix" and self._wanted_lane != "grpc" and hasattr(os, "getuid")
         try:
             async with asyncio.timeout(limit):
-                session.user = str(os.getuid()) if moves else ""
+                session.user = str(os.geteuid()) if moves else ""
                 session.lane_up()
                 hello = session.take(lane.batch, time.monotonic())
                 assert hello is not None
@@ -364,7 +364,9 @@ class Connection:
         task = self._task
         if task is not None and not task.done():
             if kindly and self._lane is not None:
-                await self._lane.finish()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(FINISH_TIMEOUT):
+                        await self._lane.finish()
                 await asyncio.wait((task,), timeout=FINISH_TIMEOUT)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -372,7 +374,9 @@ class Connection:
         if self._lane is not None:  # the task was cancelled before its first step
             await self._lane.close()
             self._lane = None
-        self._session.lane_down(reason)
+        unknown = self._session.lane_down(reason)
+        if unknown:  # it did not end in time, so nobody has said yet what became of them
+            _log.warning("%d published messages may have been lost with the stream to %s", unknown, self.url)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

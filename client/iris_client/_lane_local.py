@@ -7,6 +7,7 @@ between. The stream it began on stays open and silent. It says how the lane ende
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -75,7 +76,12 @@ async def _enter(path: str, ticket: bytes) -> socket.socket:
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
-        await loop.sock_connect(sock, path)
+        while True:  # at once or not at all: the loop's own would take a full backlog for a connection
+            try:
+                sock.connect(path)
+                break
+            except BlockingIOError:
+                await asyncio.sleep(0.005)
         await loop.sock_sendall(sock, _sp.HELLO + _sp.prefix(len(ticket)) + ticket)
         wanted = _sp.HELLO + _sp.prefix(0)
         got = b""
@@ -108,6 +114,7 @@ class LocalLane:
         self._over_now: asyncio.Future[None] | None = None
         self._error: Exception | None = None  # of whoever received
         self._closed = False
+        self._finishing = False
         self._room: asyncio.Future[None] | None = None
         self._half: asyncio.Future[None] | None = None  # a batch of which some has been written
         self._reads = 0
@@ -120,6 +127,8 @@ class LocalLane:
             self._watch = self._loop.create_task(self._watch_stream(), name="iris-mesh-stream")
 
     async def send(self, parts: list[bytes]) -> None:
+        if self._finishing:
+            raise LaneEnded("CANCELLED", "closed by the app")
         size = sum(map(len, parts))
         if size < len(parts) * WORTH_KEEPING:
             parts = [b"".join(parts)]
@@ -150,6 +159,8 @@ class LocalLane:
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as error:
+            if not self._closed and error.errno not in (errno.EPIPE, errno.ECONNRESET):  # no end to read would follow
+                self._end()
             raise LaneEnded("UNAVAILABLE", error.strerror or str(error)) from None
 
     async def pump(self, received: Callable[[Buffer], None]) -> NoReturn:
@@ -163,6 +174,7 @@ class LocalLane:
         raise self._error or await self._how_it_ended()
 
     async def finish(self) -> None:
+        self._finishing = True  # nothing new
         if self._half is not None:  # the end of what is being sent comes first
             await asyncio.wait((self._half,), timeout=LINGER)
         with suppress(OSError):

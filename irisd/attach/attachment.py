@@ -355,7 +355,9 @@ class Stream:
         try:
             while True:
                 if self._out is not self._in:
+                    attachment.write_begins()
                     await self._out.write([Frame(Kind.MOVE)])
+                    attachment.write_ends()
                     self._out = self._in
                     attachment.lane = self._out.name
                 frames = handler.pull(attachment, self._out.batch)

@@ -40,7 +40,7 @@ LANE_BATCH: Final = 256 * KiB
 """About what one message towards an app carries."""
 MAX_MESSAGE: Final = 4 * MiB
 """The largest message taken from an app."""
-READ_BYTES: Final = 1 * MiB
+READ_BYTES: Final = 512 * KiB
 """The most one read brings; whole batches as a rule, into room that all apps share."""
 MAX_WAITING: Final = 256 * KiB
 """About what may wait for the brain to take it."""

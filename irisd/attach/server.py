@@ -174,6 +174,8 @@ class AttachServer:
             del self._attachments[attachment.id]
             if not self._attachments:
                 self._empty.set()
+        if over is GONE and attachment.local is not None:
+            over = Over(grpc.StatusCode.UNAVAILABLE, "the local lane broke", "gone")
         if over is not GONE and over.status is not grpc.StatusCode.OK:
             await abort(context, over.status, over.detail)
 

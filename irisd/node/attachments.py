@@ -86,8 +86,8 @@ class Attachments:
         for id in list(app.members):
             self._leave(app, id)
         app.gone = True
-        for subscription in list(app.subscriptions.values()) if app.reserved else ():
-            if subscription.queue is not None:  # publishers wait for it
+        for subscription in list(app.subscriptions.values()):
+            if subscription.queue is not None or subscription.group:  # its publishers wait, or others can have it
                 self._unsubscribe(app.subscriptions.pop(subscription.id))
         self.let_go(app)
         self._events.settle()  # what waited for nobody else may still leave
@@ -181,6 +181,8 @@ class Attachments:
             return
         if self._refused(app, frame):
             return
+        while self._leaving and not self._events.fits(filter):  # what is over stands in nobody's way
+            self.let_go(next(iter(self._leaving)))
         if not self._events.fits(filter):
             full = f"the apps of this node have subscribed to {MAX_SHAPES} different shapes of wildcards"
             core.fail(app.id, frame.id, Code.OVERLOADED, full)
@@ -252,6 +254,8 @@ class Attachments:
             what = "this app has said GOODBYE" if app.draining else "the daemon is shutting down"
             self._core.fail(app.id, frame.id, Code.MEMBER_LOST, f"{what}: it takes no new work")
             return True
+        while self._leaving and len(self._core.record) >= MAX_CLAIMS:
+            self.let_go(next(iter(self._leaving)))
         limit = self._core.settings.max_claims
         if app.standing >= limit:
             full = f"one app may join, subscribe and watch at most {limit} times"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import takewhile
 
 from irisd.flow import TopicKey
 from irisd.flow.outbox import REQUESTS
@@ -192,13 +191,13 @@ class Records:
         if verdict is Verdict.NEWS:
             if incoming.draft is not None:
                 core.registry.adopt(incoming.draft)
-                self.tidy()
                 core.claimed(author, core.registry.clusters_of(author), True)
             else:
                 broken = core.registry.learn(author, incoming.claims, full=incoming.full)
                 if broken:
                     raise ProtocolError(broken)
                 core.claimed(author, incoming.claims, incoming.full)
+            self.tidy()
             self._membership.recorded(author, about, version, peer.id, core.now)
             if self._membership.spread:
                 self._pass_on(peer, incoming, version)
@@ -261,8 +260,7 @@ class Records:
         first.full = True
         frames = _frames(first, pieces)
         if record is not None and len(record) > LONG:
-            while_it_counts = takewhile(lambda frame: record.counts, frames)  # else half of it would look like all
-            peer.outbox.put_stream(Kind(first.kind), while_it_counts, PIECE_BYTES)
+            peer.outbox.put_stream(Kind(first.kind), _while_it_counts(record, frames, peer.id), PIECE_BYTES)
             self._core.wake(peer)
             return None
         for frame in frames:
@@ -283,7 +281,7 @@ class Records:
     def tidy(self) -> None:
         """Long records that are over are forgotten bit by bit, between other things."""
         core = self._core
-        if core.registry.retired:
+        if core.registry.retired and TIDY not in core.timers:
             core.timers.add(TIDY, core.now + TICK)
 
     def _want(self, peer: Peer, node: NodeId) -> None:
@@ -358,6 +356,22 @@ class Records:
     def _answer(self, syncing: Syncing, count: int) -> None:
         self.ended(syncing.app, syncing.id)
         self._core.answer(syncing.app.id, Frame(Kind.DONE, id=syncing.id, count=count))
+
+
+def _while_it_counts(record: Record, frames: Iterator[Frame], reader: NodeId) -> Iterator[Frame]:
+    """A long record's frames, while it counts; then one that ends it: half of it is not all, what follows not its rest.
+
+    That is an empty whole record of the reader itself: every release gives up what it has, and takes nothing.
+    """
+    begun = False
+    for frame in frames:
+        if not record.counts:
+            if begun:
+                (nothing,) = encode_record((), node=reader)
+                yield Frame(Kind.HEARSAY, full=True, body=nothing)
+            return
+        yield frame
+        begun = True
 
 
 def _frames(first: Frame, pieces: Iterator[bytes]) -> Iterator[Frame]:

@@ -41,6 +41,9 @@ SMALL_BODY = 4 * KiB
 LARGE_HEADER = 256
 """A header above this many bytes is noted in the frame, so that a queue knows what it holds."""
 
+SLICE_HEADERS = 64 * KiB
+"""Bytes of large headers after which a slice ends, however few its frames: they can be made to cost that much."""
+
 _NUMBERS = {
     1: "kind",
     2: "id",
@@ -299,7 +302,7 @@ def decode_slices(data: bytes, max_body: int, size: Callable[[], int]) -> Iterat
         WireError: What comes next is malformed; what came before it was not.
     """
     frames: list[Frame] = []
-    count, at, end, wanted = 0, 0, len(data), size()
+    count, at, end, wanted, headers = 0, 0, len(data), size(), 0
     while at < end:
         tag = data[at]
         at += 1
@@ -308,10 +311,11 @@ def decode_slices(data: bytes, max_body: int, size: Callable[[], int]) -> Iterat
                 raise WireError(f"batch: more than {MAX_FRAMES} frames")
             count += 1
             start, at = read_length(data, at, end)
-            frames.append(decode_frame(data, start, at, max_body, MAX_HEADER))
-            if len(frames) >= wanted:
+            frames.append(frame := decode_frame(data, start, at, max_body, MAX_HEADER))
+            headers += frame.header_bytes
+            if len(frames) >= wanted or headers >= SLICE_HEADERS:
                 yield frames
-                frames, wanted = [], size()
+                frames, wanted, headers = [], size(), 0
         else:
             if tag > 0x7F:
                 tag, at = read_varint(data, at - 1, end)

@@ -288,7 +288,18 @@ async def test_half_a_message_and_then_the_end(ground):
         app.lane.writer.write(sp_message(bytes(100))[:50])
         app.lane.writer.write_eof()
         await ground.apps.until(lambda: ground.apps.said("detached"))
+        assert await app.status() == ("UNAVAILABLE", "the local lane broke")
     assert ground.apps.said("detached") == ["gone"]
+
+
+async def test_the_bound_on_frames_is_for_a_message_not_for_what_one_read_brings(ground):
+    async with app_at(ground.url, lane="local") as app:
+        await app.hello()
+        assert app.lane is not None
+        many = sp_message(encode_batch([Frame(Kind.UNSUBSCRIBE, id=1)] * 40_000))
+        app.lane.writer.write(many + many)
+        await ground.apps.until(lambda: sum(map(len, ground.apps.said("frames"))) >= 80_000)
+        assert not ground.apps.said("detached")
 
 
 # --------------------------------------------------------------------- who is not let in

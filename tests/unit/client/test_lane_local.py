@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -203,6 +205,56 @@ async def test_closing_ends_a_send_that_nobody_takes(run_dir: Path):
             await sending
         with pytest.raises(LaneEnded):
             await lane.send([b"x"])
+
+
+async def test_nothing_new_is_sent_once_it_is_finishing(run_dir: Path):
+    """The next batch would be cut short by the end of the one before it."""
+    path = run_dir / "lane"
+    async with daemon_at(path) as daemon, moved(daemon, path) as (lane, _, _pumping):
+        await lane.finish()
+        with pytest.raises(LaneEnded):
+            await lane.send([b"late"])
+
+
+async def test_a_socket_that_fails_to_send_and_does_not_end_is_ended(run_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("iris_client._lane_local.LINGER", 0.01)
+    path = run_dir / "lane"
+    async with daemon_at(path) as daemon, moved(daemon, path) as (lane, came, pumping):
+        daemon.stream.said.put_nowait(b"MOVE")
+        await until(came, 1)
+
+        class Full:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(sock, name)
+
+            def sendmsg(self, buffers: Any) -> int:
+                raise OSError(errno.ENOBUFS, "no buffer space available")
+
+        sock, lane._sock = lane._sock, Full()  # type: ignore[assignment]
+        with pytest.raises(LaneEnded):
+            await lane.send([b"x"])
+        lane._sock = sock
+        async with asyncio.timeout(5):
+            with pytest.raises(LaneEnded):
+                await pumping
+
+
+async def test_a_full_backlog_is_waited_for(run_dir: Path):
+    path = run_dir / "lane"
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as first:
+        listener.bind(str(path))
+        listener.listen(0)
+        first.connect(str(path))
+        moving = asyncio.create_task(move(FakeStream(), str(path), TICKET))
+        await asyncio.sleep(0.02)
+        listener.accept()[0].close()
+        with pytest.raises(CannotMove):  # by whoever accepts it, and not by a socket that is not connected
+            loop = asyncio.get_running_loop()
+            listener.setblocking(False)
+            accepted, _ = await loop.sock_accept(listener)
+            accepted.send(b"no")
+            accepted.close()
+            await moving
 
 
 async def test_its_end_is_told_by_the_stream(run_dir: Path):

@@ -129,6 +129,13 @@ def test_the_body_is_bounded():
         decode(raw, max_body=10)
 
 
+def test_a_slice_ends_after_a_large_header():
+    """Such headers can be made to cost so much that a few of them would hold up everybody."""
+    header = b"\x08\x0b" + b"\x1a\x00" * 40_000
+    batch = field(1, frame_of(header)) * 5
+    assert [len(frames) for frames in decode_slices(batch, 100, lambda: 256)] == [1] * 5
+
+
 def test_headers_are_bounded():
     header = b"\x08\x0b" + field(8, b"")
     assert len(decode(frame_of(header + field(8, b"") * (MAX_HEADERS - 1))).headers) == MAX_HEADERS
