@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -60,7 +61,10 @@ class Attachments(Scenario):
     axis = "attachments"
 
     def points(self, settings: Settings) -> Sequence[int]:
-        return (500,) if settings.quick else (10_000,)
+        """Ten thousand, or as many as two files each allow."""
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = 10_000 if files == resource.RLIM_INFINITY else max(100, (files - 1_000) // 2 // 100 * 100)
+        return (500,) if settings.quick else (min(10_000, most),)
 
     def fits(self, system: System, point: int) -> bool:
         return super().fits(system, point) and getattr(system, "nodes", 1) == 1

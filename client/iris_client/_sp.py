@@ -22,7 +22,9 @@ _PREFIX: Final = struct.Struct(">BQI")
 _HEADER_BYTES: Final = 4  # counted by the size
 _COUNTED_AT: Final = PREFIX_BYTES - _HEADER_BYTES
 READ_BYTES: Final = 512 * KiB
-"""Room to read into; more only while a message does not fit."""
+"""Room to read into, once reads fill it; more only while a message does not fit."""
+LEAST_ROOM: Final = 16 * KiB
+"""Room to begin with: an app that is told little holds little."""
 
 
 def prefix(size: int) -> bytes:
@@ -36,7 +38,8 @@ class Inbox:
     Read into :meth:`space`, say so with :meth:`filled`, then take bodies with :meth:`next` until there is none.
 
     Invariants:
-        - it holds :data:`READ_BYTES`, or twice what came of the message under way
+        - it holds :data:`LEAST_ROOM`, four times as much whenever a read fills it, up to :data:`READ_BYTES`; or twice
+          what came of the message under way
 
     Args:
         max_size: Largest body taken, in bytes.
@@ -44,7 +47,8 @@ class Inbox:
 
     def __init__(self, max_size: int) -> None:
         self._max_size = max_size
-        self._view = memoryview(bytearray(READ_BYTES))
+        self._room = LEAST_ROOM
+        self._view = memoryview(bytearray(self._room))
         self._start = self._end = 0  # what came and was not handed out
         self._wanted = 0  # bytes of the message at the start, prefix included; 0 while that is unknown
 
@@ -52,8 +56,8 @@ class Inbox:
         """Where to read to next; never empty. Bodies handed out are gone."""
         start, end = self._start, self._end
         if start == end:
-            if len(self._view) > READ_BYTES:
-                self._view = memoryview(bytearray(READ_BYTES))
+            if len(self._view) != self._room:
+                self._view = memoryview(bytearray(self._room))
             self._start = self._end = 0
             return self._view
         room = len(self._view)
@@ -69,6 +73,8 @@ class Inbox:
     def filled(self, count: int) -> None:
         """Take note of ``count`` bytes read."""
         self._end += count
+        if self._end == len(self._view):
+            self._room = min(READ_BYTES, 4 * self._room)
 
     def next(self) -> memoryview | None:
         """The next whole body, valid until :meth:`space`; None when there is none yet.
