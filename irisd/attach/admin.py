@@ -79,7 +79,7 @@ class AdminServer(admin_pb2_grpc.AdminServicer):
         Raises:
             ConfigError, RuntimeFolderError, AlreadyRunningError, ListenError: It cannot be opened.
         """
-        self._listener = open_listener(UnixSocket(self._path, mode=0o600), AttachLimits())
+        self._listener = open_listener(UnixSocket(self._path, mode=0o600, lane=False), AttachLimits())
         admin_pb2_grpc.add_AdminServicer_to_server(self, self._listener.server)
         await self._listener.server.start()
 

@@ -74,6 +74,7 @@ def echo() -> tuple[iris.Cluster, asyncio.Event, asyncio.Event]:
 async def test_iris_drain_shows_what_is_under_way_and_ends_with_the_daemon(mesh: Mesh) -> None:
     daemon = mesh.daemon("oak")
     assert stat.S_IMODE(admin(mesh, "oak").stat().st_mode) == 0o600
+    assert not list(mesh.folder.glob("*admin*.lane*"))  # no app attaches there
     cluster, begun, let_go = echo()
     async with iris.connect(url(mesh, "oak")) as server, server.join(cluster), iris.connect(url(mesh, "oak")) as app:
         asking = asyncio.create_task(app.request("echo", b"x", method="hold", timeout=PATIENCE))
