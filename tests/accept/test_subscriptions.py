@@ -32,5 +32,5 @@ def test_a_subscription_costs_at_most_400_bytes():
 def test_a_brain_is_never_busy_for_long_with_a_million():
     figures = subscribing(MANY)
     for what in ("longest_subscribing", "longest_telling", "longest_learning", "longest_ending"):
-        assert figures[what] < 0.05, f"{what}: {figures[what] * 1e3:.0f} ms"
+        assert figures[what] < 0.1, f"{what}: {figures[what] * 1e3:.0f} ms"  # a tenth of a heartbeat
     assert figures["there"] <= 400
