@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import deque
-from sys import byteorder
 from typing import TYPE_CHECKING, Final
 
 from iris_client._errors import PublishLost
@@ -57,10 +55,7 @@ class Batch:
         header = self.header(id).SerializeToString()
         if len(self.bodies) == 1:
             return append_frame(chunks, header, self.bodies[0])
-        sizes = array("I", map(len, self.bodies))
-        if byteorder == "big":
-            sizes.byteswap()
-        return append_joined(chunks, header + sizes_field(sizes.tobytes()), self.bodies, self.size)
+        return append_joined(chunks, header + sizes_field(self.bodies), self.bodies, self.size)
 
 
 class Side:

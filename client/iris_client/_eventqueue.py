@@ -12,14 +12,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from itertools import accumulate, pairwise
-from struct import iter_unpack
 from typing import Final
 
 from iris_client._calls import Standing
 from iris_client._errors import IrisError
-from iris_client._frames import Header, Kind, ProtocolError, append_frame, make
-from iris_client._model import MAX_SIZES, NO_HEADERS, Event
+from iris_client._frames import Header, Kind, append_frame, check_sizes, cut, make
+from iris_client._model import NO_HEADERS, Event
 
 EVENT_COST: Final = 32
 """Bytes a waiting event is charged besides its body."""
@@ -95,8 +93,7 @@ class EventQueue:
         sizes: list[int] | None = None
         if len(header.sizes):
             sizes = list(header.sizes)
-            if len(sizes) > MAX_SIZES or sum(sizes) != len(body):
-                raise ProtocolError(f"sizes: {len(sizes)} sizes add up to {sum(sizes)}, the body has {len(body)} bytes")
+            check_sizes(sizes, body)
         elif not header.address:
             return  # only a notice of loss: an event has a topic, however empty its body
         count = 1 if sizes is None else len(sizes)
@@ -142,7 +139,7 @@ class EventQueue:
         first_lost = None if held.lost_unknown else held.lost
         if held.sizes is None:
             return [Event(topic, body, headers, first_lost)]
-        events = [Event(topic, each, headers) for each in _cut(body, held.sizes)]
+        events = [Event(topic, each, headers) for each in cut(body, held.sizes)]
         events[0].lost = first_lost
         return events
 
@@ -157,14 +154,6 @@ class EventQueue:
         else:
             self._gap += held.lost + held.count
             self._gap_unknown |= held.lost_unknown
-
-
-def _cut(body: bytes, sizes: list[int]) -> list[bytes]:
-    """Cut a body into messages. Those of one size, as most are, cost less in one go."""
-    size = sizes[0]
-    if size and sizes.count(size) == len(sizes):
-        return [each for (each,) in iter_unpack(f"{size}s", body)]
-    return [body[start:end] for start, end in pairwise(accumulate(sizes, initial=0))]
 
 
 class SubscribeCall(Standing):

@@ -7,13 +7,18 @@ way. Anything not laid out in the usual order is left to protobuf altogether.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from array import array
+from collections.abc import Callable, Iterable
 from enum import IntEnum
+from itertools import accumulate, pairwise
+from struct import iter_unpack
 from typing import Final
 
 from google.protobuf.message import DecodeError
 
 from iris_client._errors import IrisError
+from iris_client._model import MAX_SIZES
 from iris_proto.v1 import frame_pb2 as pb
 
 Header = pb.Header
@@ -106,9 +111,30 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
-def sizes_field(sizes: bytes) -> bytes:
+def sizes_field(bodies: Iterable[bytes]) -> bytes:
     """The bytes that, appended to an encoded header, are its ``sizes``: fixed32, little-endian."""
-    return b"%b%b%b" % (_SIZES_TAG, varint(len(sizes)), sizes)
+    sizes = array("I", map(len, bodies))
+    if sys.byteorder == "big":
+        sizes.byteswap()
+    return b"%b%b%b" % (_SIZES_TAG, varint(4 * len(sizes)), sizes.tobytes())
+
+
+def check_sizes(sizes: list[int], body: bytes) -> None:
+    """See that a body can be cut into messages of these sizes.
+
+    Raises:
+        ProtocolError: They do not add up to it, or there are too many.
+    """
+    if len(sizes) > MAX_SIZES or sum(sizes) != len(body):
+        raise ProtocolError(f"sizes: {len(sizes)} sizes add up to {sum(sizes)}, the body has {len(body)} bytes")
+
+
+def cut(body: bytes, sizes: list[int]) -> list[bytes]:
+    """Cut a body into messages, their sizes checked. Those of one size, as most are, cost less in one go."""
+    size = sizes[0]
+    if size and sizes.count(size) == len(sizes):
+        return [each for (each,) in iter_unpack(f"{size}s", body)]
+    return [body[start:end] for start, end in pairwise(accumulate(sizes, initial=0))]
 
 
 def append_frame(chunks: list[bytes], header: bytes, body: bytes) -> int:

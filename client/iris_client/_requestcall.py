@@ -81,7 +81,7 @@ class RequestCall(Unary):
                 return
             flow.on_change = self._changed
             flow.finish()
-        flow.on_credit(header.count)
+        flow.on_credit(header.count, header.max_bytes)
         if self._feed is not None:
             self._feed.pump()
 

@@ -65,6 +65,6 @@ def tunnel_frame(flow: TunnelFlow, kind: int, header: Header, body: bytes) -> No
     elif kind == Kind.FINISH:
         flow.on_finish()
     elif kind == Kind.CREDIT:
-        flow.on_credit(header.count)
+        flow.on_credit(header.count, header.max_bytes)
     else:
         raise ProtocolError(f"unexpected frame kind {kind} in a tunnel")

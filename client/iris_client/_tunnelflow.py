@@ -17,16 +17,29 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from iris_client._errors import IrisError, TooLarge, TunnelBroken
-from iris_client._frames import Code, Header, Kind, append_frame, make
-from iris_client._model import DATA_BYTES, KiB, MiB
+from iris_client._frames import (
+    Code,
+    Header,
+    Kind,
+    ProtocolError,
+    append_frame,
+    append_joined,
+    check_sizes,
+    cut,
+    make,
+    sizes_field,
+)
+from iris_client._model import DATA_BYTES, MAX_SIZES, PART_BYTES, KiB, MiB
 
 SMALLEST_WINDOW: Final = 64 * KiB
 FIRST_WINDOW: Final = 256 * KiB
 LARGEST_WINDOW: Final = MiB
 SEND_BUFFER_BYTES: Final = 256 * KiB
 """How much of what was sent may wait for credit before ``send`` waits."""
+LONGEST_DATA: Final = PART_BYTES
+"""Bytes one DATA may have at most between two ends that say so, and daemons that pass it on."""
 DATA_COST: Final = 64
-"""Credit a piece uses besides its bytes, so that a flood of tiny messages is bounded too."""
+"""Credit a piece and each message uses besides its bytes, so that a flood of tiny messages is bounded too."""
 
 
 class Budget:
@@ -114,6 +127,7 @@ class TunnelFlow:
         self.clean = False
         # towards the other end
         self._credit = 0
+        self._longest = 0  # bytes of a DATA, which may hold several messages; 0: the usual, and it may not
         self._pending: deque[bytes] = deque()
         self._pending_bytes = 0
         self._at = 0  # how much of the first pending message has left
@@ -169,18 +183,22 @@ class TunnelFlow:
             self._turn()
 
     def pull(self, chunks: list[bytes], now: float) -> int:
-        """Write pieces within credit, up to about one quantum of 64 KiB."""
+        """Write messages and pieces of them within credit, up to about what one DATA may hold."""
         self._offered = False
         if self._over:
             return 0
         written = 0
         pending = self._pending
-        while pending and written < DATA_BYTES:
+        longest = self._longest or DATA_BYTES
+        while pending and written < longest:
+            if self._longest and len(pending) > 1 and not self._at and (several := self._several(longest - written)):
+                written += self._write_several(chunks, several)
+                continue
             body = pending[0]
             left = len(body) - self._at
             if not self._may_send(left):
                 break
-            size = min(left, self._credit - DATA_COST, DATA_BYTES)
+            size = min(left, self._credit - DATA_COST, longest)
             more = size < left
             header = make(kind=Kind.DATA, id=self.id, more=more)
             whole = size == len(body)
@@ -203,6 +221,25 @@ class TunnelFlow:
         if written:
             self.on_change()
         return written
+
+    def _several(self, longest: int) -> int:
+        """How many of the pending messages fit into one DATA, if that is more than one."""
+        size = count = 0
+        for body in self._pending:
+            size += len(body)
+            if size > longest or size + DATA_COST * (count + 1) > self._credit or count == MAX_SIZES:
+                break
+            count += 1
+        return count if count > 1 else 0
+
+    def _write_several(self, chunks: list[bytes], count: int) -> int:
+        take = self._pending.popleft
+        bodies = [take() for _ in range(count)]
+        size = sum(map(len, bodies))
+        self._credit -= size + DATA_COST * count
+        self._pending_bytes -= size + DATA_COST * count
+        header = make(kind=Kind.DATA, id=self.id).SerializeToString() + sizes_field(bodies)
+        return append_joined(chunks, header, bodies, size)
 
     # ----------------------------------------------------------- receiving
 
@@ -264,17 +301,20 @@ class TunnelFlow:
     def on_data(self, header: Header, body: bytes) -> None:
         """Take a DATA frame."""
         size = len(body)
+        sizes = list(header.sizes)
         if self.clean:
             return self.abort("the other end sent more after it had finished")
-        if size > DATA_BYTES:
-            return self.abort(f"the other end sent a piece of {size} bytes, the limit is {DATA_BYTES} bytes")
-        cost = size + DATA_COST
+        if size > LONGEST_DATA:
+            return self.abort(f"the other end sent a piece of {size} bytes, the limit is {LONGEST_DATA} bytes")
+        cost = size + DATA_COST * (len(sizes) or 1)
         if cost > self._granted:
             return self.abort("the other end sent more than its credit")
         self._granted -= cost
         if self._discarding:
             self._owed += cost
             return self._regrant()
+        if sizes:
+            return self._on_several(header, body, sizes)
         self._partial_owed += cost
         if len(self._partial) + size > self._max_body:
             return self.abort(f"the other end sent a message above the limit of {self._max_body} bytes")
@@ -288,8 +328,24 @@ class TunnelFlow:
         self.on_change()
         return None
 
-    def on_credit(self, count: int) -> None:
+    def _on_several(self, header: Header, body: bytes, sizes: list[int]) -> None:
+        """Take a DATA of several messages."""
+        if header.more or self._partial:
+            return self.abort("the other end sent several messages in the middle of one")
+        if max(sizes) > self._max_body:
+            return self.abort(f"the other end sent a message above the limit of {self._max_body} bytes")
+        try:
+            check_sizes(sizes, body)
+        except ProtocolError as error:
+            return self.abort(f"the other end sent {error}")
+        self._messages += [(each, len(each) + DATA_COST) for each in cut(body, sizes)]
+        self.on_change()
+        return None
+
+    def on_credit(self, count: int, longest: int = 0) -> None:
+        """Take a CREDIT: ``count`` more bytes, and how long a DATA may be."""
         self._credit += count
+        self._longest = min(longest, LONGEST_DATA)
         self._turn()
 
     def on_finish(self) -> None:
@@ -312,12 +368,19 @@ class TunnelFlow:
             self._port.offer_flow(self)
 
     def _may_send(self, left: int) -> bool:
-        """Whether credit covers a piece of what is left of a message; an empty message has nothing left to send."""
+        """Whether credit covers a piece of what is left of a message; an empty message has nothing left to send.
+
+        Where the other end sees to it that there will be credit for as much as one DATA holds, nothing is cut smaller.
+        """
+        if self._longest:
+            return self._credit >= min(left, self._longest) + DATA_COST
         return self._credit > DATA_COST or (not left and self._credit == DATA_COST)
 
     def _grant(self, count: int) -> None:
+        """Let the other end send more. Of what has been taken less than half a window is ever kept back."""
         self._granted += count
-        self._port.push_for(self, make(kind=Kind.CREDIT, count=count))
+        longest = max(0, min(LONGEST_DATA, self._window // 2 - DATA_COST))
+        self._port.push_for(self, make(kind=Kind.CREDIT, count=count, max_bytes=longest))
 
     def _regrant(self) -> None:
         if not self._messages and self._partial_owed:
@@ -327,7 +390,8 @@ class TunnelFlow:
         if self.clean or self._over or not self._accepted or self._owed * 2 < self._window:
             return
         more, share = 0, self._budget.share
-        if self._window > share:
+        shrinks = self._window > share
+        if shrinks:
             spare = min(self._owed, self._window - share)
             self._owed -= spare
             self._window -= spare
@@ -336,7 +400,7 @@ class TunnelFlow:
             more = self._budget.more(min(self._window, share - self._window))
             self._window += more
         count, self._owed = self._owed + more, 0
-        if count:
+        if count or shrinks:
             self._grant(count)
 
     def _end_if_both(self) -> None:

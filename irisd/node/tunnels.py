@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from irisd.flow.outbox import FRAME_COST
-from irisd.model import Code, Executed, Frame, KiB, Kind, MiB
+from irisd.model import PART_BYTES, Code, Executed, Frame, KiB, Kind, MiB
 from irisd.node.addressing import kind_of
 from irisd.node.core import Core, ProtocolError
 from irisd.node.endpoints import App, Endpoint
@@ -27,10 +27,13 @@ MAX_WINDOW = MiB
 """Most credit an end may hold, in bytes."""
 
 MAX_DATA = 64 * KiB
-"""Most bytes one DATA frame may carry."""
+"""Most bytes one DATA frame may carry, and it is one message or a piece of one, unless the other end takes more."""
+
+LONGEST_DATA = PART_BYTES
+"""Most bytes it may carry then, and several messages."""
 
 DATA_COST = 64
-"""Credit a DATA frame uses besides its body, so that a flood of tiny messages is bounded too."""
+"""Credit each message of a DATA frame uses besides its body, so that a flood of tiny messages is bounded too."""
 
 
 class Tunnels:
@@ -88,11 +91,15 @@ class Tunnels:
             self._break(tunnel, "the other end has left")
             return
         if frame.kind == Kind.DATA:
-            cost = len(frame.body) + DATA_COST
+            cost = len(frame.body) + DATA_COST * frame.messages
+            longest = tunnel.longest[end]
             if tunnel.finished[end]:
                 self._violated(sender, tunnel, "DATA after FINISH")
-            elif len(frame.body) > MAX_DATA:
-                self._violated(sender, tunnel, f"DATA of {len(frame.body)} bytes: the limit is {MAX_DATA}")
+            elif len(frame.body) > max(longest, MAX_DATA):
+                limit = max(longest, MAX_DATA)
+                self._violated(sender, tunnel, f"DATA of {len(frame.body)} bytes: the limit is {limit}")
+            elif frame.sizes and (not longest or frame.more):
+                self._violated(sender, tunnel, "DATA of several messages, which the other end does not take")
             elif cost > tunnel.credit[end]:
                 self._violated(sender, tunnel, "DATA beyond the credit it was given")
             elif isinstance(other, App) and other.outbox.bytes > self._backlog:
@@ -104,6 +111,9 @@ class Tunnels:
                 data = Frame(Kind.DATA, id=id, body=frame.body)
                 if frame.more:
                     data.more = True
+                elif frame.sizes:
+                    data.sizes = frame.sizes
+                    data.header_bytes = cost - len(frame.body) - DATA_COST  # waits for as much as it costs
                 self._core.send(other, ("tunnel", id), data)
         elif frame.kind == Kind.CREDIT:
             if not tunnel.finished[1 - end]:  # else the other end has sent its last
@@ -164,6 +174,8 @@ class Tunnels:
         if tunnel.credit[1 - end] + queued + frame.count > MAX_WINDOW:
             self._violated(sender, tunnel, f"CREDIT above the window of {MAX_WINDOW} bytes")
         tunnel.credit[1 - end] += frame.count
+        longest = min(frame.max_bytes, LONGEST_DATA, self._core.settings.max_body)
+        tunnel.longest[1 - end] = max(tunnel.longest[1 - end], longest)  # what it was told before may be on its way
         destination, id = tunnel.ends[1 - end]
         other = self._core.endpoint(destination)
         grant = tunnel.grants[1 - end]
@@ -172,6 +184,8 @@ class Tunnels:
         elif other is not None:
             grant = tunnel.grants[1 - end] = Frame(Kind.CREDIT, id=id, count=frame.count)
             self._core.urgent(other, grant)
+        if grant is not None and longest:
+            grant.max_bytes = longest
 
     def gone(self, tunnel: Tunnel, endpoint: Endpoint, id: int) -> None:
         """One end's app, or the link towards it, has gone; perhaps both ends were there."""

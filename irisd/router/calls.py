@@ -91,14 +91,17 @@ class Tunnel:
     """An open tunnel through this node: two ends, credit and half-close each way.
 
     ``credit[i]`` is what end *i* may still send; with what is queued of it here
-    it never exceeds the window. ``grants[i]`` is the last CREDIT frame towards
-    end *i*: one that still waits takes up the next. ``call`` is the request it
-    carries, or whose reply; ``answered`` once the head of that came.
+    it never exceeds the window. ``longest[i]`` is the longest DATA it may send
+    besides the usual ones, and several messages in one; 0: the other end takes
+    none such. ``grants[i]`` is the last CREDIT frame towards end *i*: one that
+    still waits takes up the next. ``call`` is the request it carries, or whose
+    reply; ``answered`` once the head of that came.
     """
 
     ends: tuple[tuple[Destination, int], tuple[Destination, int]]
     cluster: str
     credit: list[int] = field(default_factory=lambda: [0, 0])
+    longest: list[int] = field(default_factory=lambda: [0, 0])
     finished: list[bool] = field(default_factory=lambda: [False, False])
     grants: list[Frame | None] = field(default_factory=lambda: [None, None])
     over: bool = False

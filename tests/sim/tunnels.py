@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from itertools import count
+from itertools import accumulate, count, pairwise
 from typing import TYPE_CHECKING
 from zlib import crc32
 
@@ -29,6 +29,7 @@ class Line:
         self.sizes = sizes
         self.abort = abort
         self.window = world.random.choice([64 * KiB, 256 * KiB, 1024 * KiB])
+        self.takes_several = world.random.choice([(True, True), (True, False), (False, False)])  # by side
         self.pace = world.random.choice([0.0, 0.005, 0.3])  # seconds to digest a message
         self.sent: tuple[list[int], list[int]] = ([], [])  # checksums of what each side has sent
         self.finished = [False, False]
@@ -51,6 +52,7 @@ class TunnelEnd:
         self.line = line
         self.side = side
         self.credit = 0
+        self.longest = 0  # of a DATA with several messages
         self.granted = 0
         self.heard = 0
         self.heard_finish = False
@@ -83,16 +85,20 @@ class TunnelEnd:
                 self.open = True
                 self._grant(self.line.window)
             self.credit += frame.count
+            self.longest = frame.max_bytes
             self._speak()
         elif kind == Kind.DATA:
             world.require(self.open and not self.heard_finish, f"{self}: DATA out of place")
-            cost = len(frame.body) + COST
+            messages = _cut(frame)
+            cost = len(frame.body) + COST * len(messages)
             world.require(cost <= self.granted, f"{self}: {cost} bytes came, {self.granted} were granted")
+            world.require(len(messages) == 1 or self.line.takes_several[self.side], f"{self}: several messages came")
             self.granted -= cost
             said = self.line.sent[1 - self.side]
-            world.require(self.heard < len(said), f"{self}: more came than was sent")
-            world.require(said[self.heard] == crc32(frame.body), f"{self}: message {self.heard} is not what was sent")
-            self.heard += 1
+            for message in messages:
+                world.require(self.heard < len(said), f"{self}: more came than was sent")
+                world.require(said[self.heard] == crc32(message), f"{self}: message {self.heard} is not what was sent")
+                self.heard += 1
             world.at(self.line.pace, lambda: self._grant(cost))
         elif kind == Kind.FINISH:
             said = self.line.sent[1 - self.side]
@@ -115,17 +121,24 @@ class TunnelEnd:
     def _grant(self, size: int) -> None:
         if not self.over and not self.heard_finish:
             self.granted += size
-            self._send(Frame(Kind.CREDIT, count=size))
+            longest = self.line.window // 2 if self.line.takes_several[self.side] else 0
+            self._send(Frame(Kind.CREDIT, count=size, max_bytes=longest))
 
     def _speak(self) -> None:
         """Say what credit allows; then finish."""
-        frames = []
+        frames: list[Frame] = []
+        several: list[bytes] = []
         while self._to_say and self._to_say[0] + COST <= self.credit:
             size = self._to_say.popleft()
             self.credit -= size + COST
             body = f"{self.line.label}.{self.side}.{next(self._numbers)}|".encode().ljust(size, b"t")[:size]
             self.line.sent[self.side].append(crc32(body))
-            frames.append(Frame(Kind.DATA, id=self.id, body=body))
+            if several and sum(map(len, several)) + size > self.longest:
+                frames.append(_data(self.id, several))
+                several = []
+            several.append(body)
+        if several:
+            frames.append(_data(self.id, several))
         self.app.send(*frames)
         if self._to_say or self.said_finish:
             return
@@ -146,3 +159,17 @@ class TunnelEnd:
 
     def __str__(self) -> str:
         return f"tunnel {self.line.label}.{self.side} of {self.app}"
+
+
+def _data(id: int, messages: list[bytes]) -> Frame:
+    data = Frame(Kind.DATA, id=id, body=b"".join(messages))
+    if len(messages) > 1:
+        data.sizes = b"".join(len(each).to_bytes(4, "little") for each in messages)
+    return data
+
+
+def _cut(data: Frame) -> list[bytes]:
+    if not data.sizes:
+        return [data.body]
+    ends = list(accumulate(memoryview(data.sizes).cast("I"), initial=0))
+    return [data.body[start:end] for start, end in pairwise(ends)]

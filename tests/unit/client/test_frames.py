@@ -48,7 +48,7 @@ def test_append_joined_with_sizes():
     header = make(kind=Kind.PUBLISH, id=3, address="t").SerializeToString()
     bodies = [b"a", b"", b"ccc"]
     chunks: list[bytes] = []
-    field = sizes_field(b"\1\0\0\0" + b"\0\0\0\0" + b"\3\0\0\0")
+    field = sizes_field(bodies)
     size = append_joined(chunks, header + field, bodies, 4)
     data = b"".join(chunks)
     assert size == len(data)
@@ -56,7 +56,7 @@ def test_append_joined_with_sizes():
     assert list(frame.header.sizes) == [1, 0, 3]
     assert frame.body == b"accc"
     chunks = []
-    append_joined(chunks, header + sizes_field(b"\0\0\0\0" * 2), [b"", b""], 0)
+    append_joined(chunks, header + sizes_field([b"", b""]), [b"", b""], 0)
     frame = pb.Batch.FromString(b"".join(chunks)).frames[0]
     assert (list(frame.header.sizes), frame.body) == ([0, 0], b"")
 

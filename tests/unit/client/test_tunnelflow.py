@@ -16,6 +16,7 @@ from iris_client._tunnelflow import (
     DATA_COST,
     FIRST_WINDOW,
     LARGEST_WINDOW,
+    LONGEST_DATA,
     SEND_BUFFER_BYTES,
     SMALLEST_WINDOW,
     Budget,
@@ -83,7 +84,7 @@ def exchange(a: End, b: End, *, read: bool = False) -> dict[End, list[bytes]]:
         for here, there in ((a, b), (b, a)):
             for header, body in here.say():
                 spoken = True
-                assert len(body) <= DATA_BYTES
+                assert len(body) <= LONGEST_DATA
                 there.hear(header, body)
             if read:
                 got[there] += there.read()
@@ -327,7 +328,7 @@ def test_an_end_that_reads_no_more_lets_the_other_finish():
 @pytest.mark.parametrize(
     ("frames", "why"),
     [
-        ([(make(kind=Kind.DATA), b"x" * (DATA_BYTES + 1))], "limit is 65536"),
+        ([(make(kind=Kind.DATA), b"x" * (LONGEST_DATA + 1))], "limit is 262144"),
         ([(make(kind=Kind.DATA), b"x" * DATA_BYTES)] * 5, "more than its credit"),
         ([(make(kind=Kind.FINISH), b""), (make(kind=Kind.DATA), b"")], "after it had finished"),
         ([(make(kind=Kind.DATA, more=True), b"x"), (make(kind=Kind.FINISH), b"")], "middle of a message"),
@@ -413,3 +414,104 @@ def test_any_order_of_events_keeps_every_message(seed: int):
         assert end.flow.broken is None
         assert end.flow.over
         assert got[end] == [message for message in sent[other[end]] if message]
+
+
+# ------------------------------------------------------------ several messages in one DATA
+
+
+def datas(frames: list[tuple[Any, bytes]]) -> list[tuple[list[int], int]]:
+    """What each DATA holds: the sizes it states, and its length."""
+    return [(list(header.sizes), len(body)) for header, body in frames if header.kind == Kind.DATA]
+
+
+def test_messages_that_wait_leave_together():
+    opener, member = opened()
+    for message in (b"a", b"", b"ccc"):
+        opener.flow.send(message)
+    said = opener.say()
+    assert datas(said) == [([1, 0, 3], 4)]
+    for header, body in said:
+        member.hear(header, body)
+    assert member.read() == [b"a", b"", b"ccc"]
+    assert member.flow._granted == FIRST_WINDOW - 4 - 3 * DATA_COST
+
+
+def test_a_message_by_itself_leaves_as_ever():
+    opener, _ = opened()
+    opener.flow.send(b"alone")
+    assert datas(opener.say()) == [([], 5)]
+
+
+def test_an_end_that_does_not_say_so_gets_one_message_at_a_time():
+    opener = End()
+    opener.hear(make(kind=Kind.CREDIT, count=MiB))
+    opener.flow.send(b"a")
+    opener.flow.send(b"b" * DATA_BYTES + b"b")
+    said = opener.say() + opener.say()
+    assert datas(said) == [([], 1), ([], DATA_BYTES), ([], 1)]
+
+
+def test_nothing_is_cut_for_want_of_credit_that_will_come():
+    opener = End()
+    opener.hear(make(kind=Kind.CREDIT, count=3 * DATA_BYTES, max_bytes=DATA_BYTES))
+    for _ in range(3):
+        opener.flow.send(b"x" * DATA_BYTES)
+    assert datas(opener.say() + opener.say()) == [([], DATA_BYTES)] * 2
+    assert not opener.waiting
+    opener.hear(make(kind=Kind.CREDIT, count=3 * DATA_COST, max_bytes=DATA_BYTES))
+    assert datas(opener.say()) == [([], DATA_BYTES)]
+
+
+def test_a_message_longer_than_what_the_other_end_takes_goes_in_pieces_of_that():
+    opener = End()
+    opener.hear(make(kind=Kind.CREDIT, count=MiB, max_bytes=100_000))
+    opener.flow.send(b"x" * 250_000)
+    opener.flow.send(b"y")
+    said = [frame for _ in range(3) for frame in opener.say()]
+    assert datas(said) == [([], 100_000), ([], 100_000), ([], 50_000), ([], 1)]
+
+
+def test_a_window_that_shrank_is_told_even_if_nothing_is_granted():
+    """Else the other end would wait for more credit than there will ever be."""
+    budget = Budget(8 * MiB)
+    member = End(budget=budget)
+    opener = End()
+    member.flow.accept()
+    opener.flow.accept()
+    exchange(opener, member)
+    for _ in range(200):
+        while opener.flow.room:
+            opener.flow.send(b"x" * (1024 - DATA_COST))
+        exchange(opener, member, read=True)
+    assert member.flow._window == LARGEST_WINDOW
+    others = [budget.first() for _ in range(70)]
+    assert all(others)
+    while member.flow._window > SMALLEST_WINDOW:  # what was taken makes up for exactly what has to be given back
+        opener.flow.send(b"x" * (1024 - DATA_COST))
+        assert exchange(opener, member, read=True)[member]
+    opener.flow.send(b"x" * DATA_BYTES)
+    assert exchange(opener, member, read=True)[member] == [b"x" * DATA_BYTES]
+
+
+@pytest.mark.parametrize(
+    ("header", "body", "why"),
+    [
+        (make(kind=Kind.DATA, sizes=[1, 2]), b"four", "sizes"),
+        (make(kind=Kind.DATA, sizes=[0] * 5000), b"", "more than its credit"),
+        (make(kind=Kind.DATA, sizes=[1, 1], more=True), b"ab", "in the middle of one"),
+        (make(kind=Kind.DATA, sizes=[1, 50_001]), b"x" * 50_002, "limit of 50000"),
+    ],
+)
+def test_several_messages_that_break_the_rules(header: Any, body: bytes, why: str):
+    member = End(max_body=50_000)
+    member.flow.accept()
+    member.hear(header, body)
+    assert why in str(member.flow.broken)
+
+
+def test_several_messages_do_not_come_in_the_middle_of_one():
+    member = End()
+    member.flow.accept()
+    member.hear(make(kind=Kind.DATA, more=True), b"begun")
+    member.hear(make(kind=Kind.DATA, sizes=[1, 1]), b"ab")
+    assert "in the middle of one" in str(member.flow.broken)

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from irisd.model import Code, Frame, KiB, Kind, MiB
-from irisd.node.tunnels import DATA_COST, MAX_DATA, MAX_WINDOW
+from irisd.node.tunnels import DATA_COST, LONGEST_DATA, MAX_DATA, MAX_WINDOW
 from tests.unit.node.house import (
     MAYBE,
     NO,
@@ -148,6 +149,84 @@ def test_rules(frames: list[Frame], rule: str):
     assert (last.kind, last.code) == (Kind.ERROR, Code.TUNNEL_BROKEN)
     assert line.over()
     assert line.near.hear(line.caller) == []
+
+
+def several(id: int, *bodies: bytes) -> Frame:
+    """A DATA of several messages."""
+    sizes = b"".join(len(body).to_bytes(4, "little") for body in bodies)
+    return data(id, b"".join(bodies), sizes=sizes)
+
+
+def takes(id: int, count: int, longest: int) -> Frame:
+    return Frame(Kind.CREDIT, id=id, count=count, max_bytes=longest)
+
+
+def test_several_messages_in_one_go_where_the_other_end_takes_them():
+    line = Line(window=1000)
+    line.far.say(line.member, takes(line.id, 1000, MAX_WINDOW))
+    line.pump()
+    assert line.near.hear(line.caller) == [takes(1, 1000, LONGEST_DATA)]  # lowered on the way to what a frame may have
+    line.near.say(line.caller, several(1, b"a", b"", b"ccc"))
+    line.pump()
+    assert line.far.hear(line.member) == [several(line.id, b"a", b"", b"ccc")]
+    left = 2000 - 4 - 3 * DATA_COST
+    line.near.say(line.caller, several(1, b"", bytes(left - 2 * DATA_COST)))
+    assert line.near.detached() == []
+    line.near.say(line.caller, data(1, b""))
+    assert "beyond the credit" in only(line.near.detached()).reason
+
+
+def test_the_longest_data_is_no_longer_than_what_a_daemon_takes_from_its_app():
+    line = Line()
+    core = line.near.node.core
+    core.settings = replace(core.settings, max_body=1000)
+    line.far.say(line.member, takes(line.id, 10, 5000))
+    line.pump()
+    assert line.near.hear(line.caller) == [takes(1, 10, 1000)]
+
+
+def test_one_long_message_where_the_other_end_takes_it():
+    line = Line(window=64 * KiB)
+    line.far.say(line.member, takes(line.id, 300 * KiB, 200_000))
+    line.pump()
+    line.near.say(line.caller, data(1, bytes(200_000)))
+    line.pump()
+    assert line.far.hear(line.member) == [data(line.id, bytes(200_000))]
+    line.near.say(line.caller, data(1, bytes(200_001)))
+    assert "the limit is 200000" in only(line.near.detached()).reason
+
+
+def test_a_window_that_shrank_lets_pass_what_was_on_its_way():
+    line = Line(window=64 * KiB)
+    line.far.say(line.member, takes(line.id, 300 * KiB, 200_000))
+    line.pump()
+    assert line.near.hear(line.caller) == [takes(1, 300 * KiB, 200_000)]
+    line.far.say(line.member, takes(line.id, 0, 1000))
+    line.pump()
+    assert line.near.hear(line.caller) == [Frame(Kind.CREDIT, id=1, max_bytes=1000)]
+    line.near.say(line.caller, data(1, bytes(200_000)))
+    assert line.near.detached() == []
+
+
+@pytest.mark.parametrize("frame", [several(1, b"a", b"b"), data(1, b"ab", more=True, total=2, sizes=b"\2\0\0\0")])
+def test_several_messages_nobody_asked_for(frame: Frame):
+    line = Line()
+    if frame.more:
+        line.far.say(line.member, takes(line.id, 0, 1000))
+        line.pump()
+    line.near.say(line.caller, frame)
+    assert "does not take" in only(line.near.detached()).reason
+
+
+def test_credit_without_reading_counts_every_message_that_waits():
+    line = Line(window=MAX_WINDOW)
+    line.far.say(line.member, takes(line.id, 0, LONGEST_DATA))
+    line.pump()
+    many = several(1, *[b""] * (MAX_WINDOW // DATA_COST))
+    line.near.say(line.caller, many)
+    line.pump()
+    line.far.say(line.member, credit(line.id, 1))
+    assert only(line.far.detached()).status == "INVALID_ARGUMENT"
 
 
 def test_exactly_the_credit_may_be_used():
