@@ -17,7 +17,7 @@ PART_BYTES: Final = 256 * KiB
 """A body above this many bytes travels as parts."""
 
 DATA_BYTES: Final = 64 * KiB
-"""Most bytes one DATA frame of a tunnel carries."""
+"""Most bytes one DATA frame of a tunnel carries, unless the other end takes more."""
 
 BATCH_BYTES: Final = MiB
 """About how much one batch carries: what was waiting, never more than this and one frame."""

@@ -16,6 +16,9 @@ from iris_client._calls import Call
 from iris_client._frames import MAX_REMAINING_MS, Header, Kind, append_frame, make
 from iris_client._model import PART_BYTES, MiB
 
+MAX_PIECES: Final = 16_384
+"""Pieces of a batch after which it ends, however short: it may hold 65,536 frames, and a turn of bulk adds 32,768."""
+
 MAX_UNFINISHED_BYTES: Final = 32 * MiB
 """Bodies under way in parts at once, together: the far side holds what is unfinished, and bounds it."""
 
@@ -120,7 +123,7 @@ class Outbox:
         while urgent or ring:
             chunks: list[bytes] = []
             size = 0
-            while urgent and size < limit:
+            while urgent and size < limit and len(chunks) < MAX_PIECES:
                 out = urgent.popleft()
                 self.bodies -= len(out.body)
                 if self.stamp(out, now):
@@ -128,7 +131,7 @@ class Outbox:
             if ring:
                 # One turn in any case: small frames alone must not starve bulk.
                 size += ring.popleft().pull(chunks, now)
-                while ring and size < limit:
+                while ring and size < limit and len(chunks) < MAX_PIECES:
                     size += ring.popleft().pull(chunks, now)
             if chunks:
                 return chunks

@@ -36,6 +36,8 @@ FIRST_WINDOW: Final = 256 * KiB
 LARGEST_WINDOW: Final = MiB
 SEND_BUFFER_BYTES: Final = 256 * KiB
 """How much of what was sent may wait for credit before ``send`` waits."""
+TURN_BYTES: Final = PART_BYTES + KiB
+"""What a flow writes before others get their turn, headers too: as much as a published batch or a part of a body."""
 LONGEST_DATA: Final = PART_BYTES
 """Bytes one DATA may have at most between two ends that say so, and daemons that pass it on."""
 DATA_COST: Final = 64
@@ -127,7 +129,7 @@ class TunnelFlow:
         self.clean = False
         # towards the other end
         self._credit = 0
-        self._longest = 0  # bytes of a DATA, which may hold several messages; 0: the usual, and it may not
+        self._longest = 0  # bytes of a DATA with several messages, or with one if that is more than usual; 0: none such
         self._pending: deque[bytes] = deque()
         self._pending_bytes = 0
         self._at = 0  # how much of the first pending message has left
@@ -183,26 +185,23 @@ class TunnelFlow:
             self._turn()
 
     def pull(self, chunks: list[bytes], now: float) -> int:
-        """Write messages and pieces of them within credit, up to about what one DATA may hold."""
+        """Write messages and pieces of them within credit: a turn's worth, or one DATA."""
         self._offered = False
         if self._over:
             return 0
         written = 0
         pending = self._pending
-        longest = self._longest or DATA_BYTES
-        while pending and written < longest:
-            if self._longest and len(pending) > 1 and not self._at and (several := self._several(longest - written)):
-                written += self._write_several(chunks, several)
+        while pending and written < TURN_BYTES:
+            if count := self._several(TURN_BYTES - written):
+                written += self._write_several(chunks, count)
                 continue
-            body = pending[0]
-            left = len(body) - self._at
-            if not self._may_send(left):
+            size = self._piece()
+            if size < 0 or (written and written + size > TURN_BYTES):
                 break
-            size = min(left, self._credit - DATA_COST, longest)
-            more = size < left
+            body = pending[0]
+            more = size < len(body) - self._at
             header = make(kind=Kind.DATA, id=self.id, more=more)
-            whole = size == len(body)
-            piece = body if whole else body[self._at : self._at + size]
+            piece = body if size == len(body) else body[self._at : self._at + size]
             written += append_frame(chunks, header.SerializeToString(), piece)
             self._credit -= size + DATA_COST
             self._pending_bytes -= size
@@ -222,8 +221,22 @@ class TunnelFlow:
             self.on_change()
         return written
 
-    def _several(self, longest: int) -> int:
+    def _piece(self) -> int:
+        """Bytes of the first message that the next DATA takes; -1: it waits for credit.
+
+        Where the other end sees to it that there will be credit for as much as one DATA holds, nothing is cut smaller.
+        """
+        left, credit = len(self._pending[0]) - self._at, self._credit - DATA_COST
+        if self._longest >= DATA_BYTES:
+            size = left if left <= self._longest else self._longest - DATA_COST  # four of those fill a window
+            return size if size <= credit else -1
+        return min(left, credit, DATA_BYTES) if credit > 0 or (credit == 0 and not left) else -1
+
+    def _several(self, room: int) -> int:
         """How many of the pending messages fit into one DATA, if that is more than one."""
+        longest = min(self._longest, room)
+        if not longest or self._at:
+            return 0
         size = count = 0
         for body in self._pending:
             size += len(body)
@@ -343,7 +356,7 @@ class TunnelFlow:
         return None
 
     def on_credit(self, count: int, longest: int = 0) -> None:
-        """Take a CREDIT: ``count`` more bytes, and how long a DATA may be."""
+        """Take a CREDIT: ``count`` more bytes, and how long a DATA of several messages may be."""
         self._credit += count
         self._longest = min(longest, LONGEST_DATA)
         self._turn()
@@ -362,19 +375,9 @@ class TunnelFlow:
         """Ask for a turn if there is something that may be sent now."""
         if self._offered or self._over or self._finished:
             return
-        left = len(self._pending[0]) - self._at if self._pending else 0
-        if self._may_send(left) if self._pending else self._finishing:
+        if self._piece() >= 0 if self._pending else self._finishing:
             self._offered = True
             self._port.offer_flow(self)
-
-    def _may_send(self, left: int) -> bool:
-        """Whether credit covers a piece of what is left of a message; an empty message has nothing left to send.
-
-        Where the other end sees to it that there will be credit for as much as one DATA holds, nothing is cut smaller.
-        """
-        if self._longest:
-            return self._credit >= min(left, self._longest) + DATA_COST
-        return self._credit > DATA_COST or (not left and self._credit == DATA_COST)
 
     def _grant(self, count: int) -> None:
         """Let the other end send more. Of what has been taken less than half a window is ever kept back."""

@@ -95,11 +95,11 @@ class Tunnels:
             longest = tunnel.longest[end]
             if tunnel.finished[end]:
                 self._violated(sender, tunnel, "DATA after FINISH")
-            elif len(frame.body) > max(longest, MAX_DATA):
-                limit = max(longest, MAX_DATA)
-                self._violated(sender, tunnel, f"DATA of {len(frame.body)} bytes: the limit is {limit}")
             elif frame.sizes and (not longest or frame.more):
-                self._violated(sender, tunnel, "DATA of several messages, which the other end does not take")
+                reason = "which goes on" if longest else "which the other end does not take"
+                self._violated(sender, tunnel, f"DATA of several messages, {reason}")
+            elif len(frame.body) > (limit := longest if frame.sizes else max(longest, MAX_DATA)):
+                self._violated(sender, tunnel, f"DATA of {len(frame.body)} bytes: the limit is {limit}")
             elif cost > tunnel.credit[end]:
                 self._violated(sender, tunnel, "DATA beyond the credit it was given")
             elif isinstance(other, App) and other.outbox.bytes > self._backlog:
@@ -184,8 +184,8 @@ class Tunnels:
         elif other is not None:
             grant = tunnel.grants[1 - end] = Frame(Kind.CREDIT, id=id, count=frame.count)
             self._core.urgent(other, grant)
-        if grant is not None and longest:
-            grant.max_bytes = longest
+        if grant is not None and grant.max_bytes != longest:
+            grant.max_bytes = longest  # the last word counts
 
     def gone(self, tunnel: Tunnel, endpoint: Endpoint, id: int) -> None:
         """One end's app, or the link towards it, has gone; perhaps both ends were there."""

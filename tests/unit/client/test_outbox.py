@@ -175,3 +175,15 @@ def test_calls_of_which_nothing_was_written_are_taken_back():
     assert kinds == [Kind.REQUEST, Kind.CREDIT, Kind.PART]
     assert ground.outbox.empty
     assert ground.outbox.bodies == 0
+
+
+def test_a_batch_has_no_more_frames_than_a_daemon_takes():
+    """However short they are: those above would cost the app its stream."""
+    ground = Ground()
+    for _ in range(70_000):
+        ground.outbox.push(Out(make(kind=Kind.CREDIT, count=1)))
+    taken = []
+    while (batch := ground.outbox.take(MiB, 0.0)) is not None:
+        taken.append(len(decode_batch(b"".join(batch))))
+    assert sum(taken) == 70_000
+    assert max(taken) < 65_536

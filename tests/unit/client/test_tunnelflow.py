@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from iris_client import TooLarge, TunnelBroken
 from iris_client._frames import Kind, decode_batch, make
 from iris_client._model import DATA_BYTES, KiB
+from iris_client._outbox import Outbox
 from iris_client._tunnelcall import tunnel_frame
 from iris_client._tunnelflow import (
     DATA_COST,
@@ -19,6 +21,7 @@ from iris_client._tunnelflow import (
     LONGEST_DATA,
     SEND_BUFFER_BYTES,
     SMALLEST_WINDOW,
+    TURN_BYTES,
     Budget,
     TunnelFlow,
 )
@@ -468,7 +471,64 @@ def test_a_message_longer_than_what_the_other_end_takes_goes_in_pieces_of_that()
     opener.flow.send(b"x" * 250_000)
     opener.flow.send(b"y")
     said = [frame for _ in range(3) for frame in opener.say()]
-    assert datas(said) == [([], 100_000), ([], 100_000), ([], 50_000), ([], 1)]
+    piece = 100_000 - DATA_COST
+    assert datas(said) == [([], piece), ([], piece), ([], 250_000 - 2 * piece), ([], 1)]
+
+
+@pytest.mark.parametrize("longest", [0, 1, 32_704, DATA_BYTES - 1])
+def test_an_end_that_takes_little_does_not_make_the_pieces_small(longest: int):
+    opener = End()
+    opener.hear(make(kind=Kind.CREDIT, count=MiB, max_bytes=longest))
+    opener.flow.send(b"x" * (4 * DATA_BYTES))
+    assert datas(opener.say()) == [([], DATA_BYTES)] * 4
+
+
+def test_a_window_is_used_to_the_last_byte_by_a_long_message():
+    opener, member = opened(budget=Budget(512 * MiB))
+    member.flow._window = LARGEST_WINDOW
+    member.flow._grant(LARGEST_WINDOW - FIRST_WINDOW)
+    exchange(opener, member)
+    opener.flow.send(b"x" * (2 * MiB))
+    while opener.waiting:
+        opener.say()
+    assert opener.flow._credit == 0
+
+
+def fill(flow: TunnelFlow) -> None:
+    while flow.room:
+        flow.send(b"x" * DATA_BYTES)
+
+
+def test_flows_take_turns_whatever_the_other_end_takes():
+    outbox = Outbox(lambda call: 1, lambda: None)
+    flows = {}
+    for id, longest in ((1, LONGEST_DATA), (2, 0), (3, 32_704)):
+        flow = flows[id] = End().flow
+        flow.id, flow._port = id, Sharing(outbox)
+        flow.on_change = partial(fill, flow)
+        flow.on_credit(100 * MiB, longest)
+        flow.on_change()
+    sent = dict.fromkeys(flows, 0)
+    for _ in range(24):
+        batch = outbox.take(LONGEST_DATA, 0.0)
+        assert batch is not None
+        assert sum(map(len, batch)) <= LONGEST_DATA + TURN_BYTES
+        for header, body in decode_batch(b"".join(batch)):
+            sent[header.id] += len(body)
+    assert max(sent.values()) - min(sent.values()) <= LONGEST_DATA
+
+
+class Sharing:
+    """A session with one outbox for several flows."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self.offer_flow = outbox.offer
+
+    def push_for(self, flow: TunnelFlow, header: Any) -> None:
+        raise AssertionError("nothing but DATA")
+
+    def forget_flow(self, flow: TunnelFlow) -> None:
+        raise AssertionError("it goes on")
 
 
 def test_a_window_that_shrank_is_told_even_if_nothing_is_granted():

@@ -215,7 +215,26 @@ def test_several_messages_nobody_asked_for(frame: Frame):
         line.far.say(line.member, takes(line.id, 0, 1000))
         line.pump()
     line.near.say(line.caller, frame)
-    assert "does not take" in only(line.near.detached()).reason
+    assert "DATA of several messages, which" in only(line.near.detached()).reason
+
+
+def test_several_messages_are_no_longer_than_the_other_end_takes():
+    line = Line()
+    line.far.say(line.member, takes(line.id, 0, 1000))
+    line.pump()
+    line.near.say(line.caller, data(1, bytes(1001)), several(1, bytes(1000), b""))
+    assert line.near.detached() == []
+    line.near.say(line.caller, several(1, bytes(1000), b"x"))
+    assert "the limit is 1000" in only(line.near.detached()).reason
+
+
+@pytest.mark.parametrize("last", [0, 500, 2000])
+def test_of_credits_that_wait_the_last_says_how_long_a_data_may_be(last: int):
+    line = Line()
+    line.far.say(line.member, takes(line.id, 10, 1000), takes(line.id, 10, last))
+    line.pump()
+    (came,) = line.near.hear(line.caller)
+    assert (came.count, came.max_bytes) == (20, last)
 
 
 def test_credit_without_reading_counts_every_message_that_waits():
