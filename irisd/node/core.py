@@ -45,7 +45,7 @@ class NodeSettings:
         sync_timeout: How long a join waits for every peer to know.
         settle_timeout: How long an attachment waits at start for the first peer's record.
         block_window: Credit one node may be lent of the subscriptions that block under one filter.
-        publish_hold: What may be held of one app's messages because a subscriber blocks.
+        publish_hold: What may be held of one app's messages because a subscriber blocks, two of `max_body` aside.
         stall_timeout: How long such messages may stand still before their publisher is told for whom.
         lost_peer_memory: How long losses towards a peer without a link are counted.
         not_reading_timeout: How long an app may let urgent frames lie before it is detached.
@@ -75,6 +75,11 @@ class NodeSettings:
     heartbeat_interval: float = 1.0
     full_mesh_limit: int = 64
     idle_link: float = 30.0
+
+    @property
+    def most_held(self) -> int:
+        """What may be held of one app: two of the longest messages may be on their way when it is told to wait."""
+        return self.publish_hold + 2 * self.max_body
 
 
 class ProtocolError(Exception):

@@ -43,6 +43,7 @@ class Pacing:
         self._own = core.identity.node_id
         self._lending = lending
         self._router = router
+        self._most = core.settings.most_held
         self._purses: dict[BlockKey, Purse] = {}
         self.refilled: dict[Purse, None] = {}  # some wait there, and others had it filled
         lending.granted = self._granted_here
@@ -68,10 +69,9 @@ class Pacing:
             lack = self._advance(app, topic, head)
             if not lack.purses:
                 return
-        if app.held_bytes + head.bytes > self._core.settings.publish_hold:
+        if app.held_bytes + head.bytes > self._most:
             if app.heeds_pause:
-                limit = self._core.settings.publish_hold
-                raise ProtocolError(f"PUBLISH: more than {limit} bytes to topics that this app was told to wait with")
+                raise ProtocolError(f"PUBLISH: over {self._most} bytes to topics that this app was told to wait with")
             app.lost += frame.messages
             self._core.drop("publisher-did-not-wait", frame.messages)
             self._router.unsent(app, topic, head)
@@ -92,7 +92,7 @@ class Pacing:
             self._flushed(app, frame.id)
             return
         flushing = Flushing(app, frame.id, len(app.held))
-        if app.held_bytes + MARK_BYTES * flushing.left > self._core.settings.publish_hold:
+        if app.held_bytes + MARK_BYTES * flushing.left > self._most:
             raise ProtocolError("FLUSH: too many wait for topics that are paused")
         for hold in app.held.values():
             hold.items.append(flushing)

@@ -69,7 +69,7 @@ def check_holds(world: World, node: Node, app: App) -> None:
         item.bytes if isinstance(item, Head) else MARK_BYTES for hold in app.held.values() for item in hold.items
     )
     world.require(app.held_bytes == held, f"{app.name} counts {app.held_bytes} bytes held, there are {held}")
-    world.require(held <= node.core.settings.publish_hold, f"{held} bytes of {app.name} are held")
+    world.require(held <= node.core.settings.most_held, f"{held} bytes of {app.name} are held")
     for hold in app.held.values():
         world.require(hold.lacking and hold.items, f"{hold.topic} of {app.name} waits for nobody")
         for purse in hold.lacking:

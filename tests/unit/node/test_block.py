@@ -313,8 +313,22 @@ def test_what_an_app_that_left_had_held_is_told_as_lost():
     settled(near, far)
 
 
+def test_the_longest_messages_that_are_on_their_way_are_held():
+    """A client writes 4 MiB and one message before it asks whether all was read, and as much before it knows."""
+    place = Place()
+    blocking(place)
+    app = place.app(heeds_pause=True)
+    longest = place.node.core.settings.max_body
+    place.say(app, publish("t", b"begins to wait", bytes(QUEUE)))
+    for size in (4 * MiB, longest, 4 * MiB, longest):
+        place.say(app, publish("t", bytes(size)))
+    assert place.detached() == []
+    place.say(app, publish("t", bytes(longest)))
+    assert "wait" in only(place.detached()).reason
+
+
 def test_an_app_that_does_not_heed_is_bounded():
-    place = Place(publish_hold=100 * KiB)
+    place = Place(publish_hold=100 * KiB, max_body=2 * KiB)
     blocking(place)
     app = place.app(heeds_pause=True)
     fill(place, app, "t", 0, 300)
@@ -323,7 +337,7 @@ def test_an_app_that_does_not_heed_is_bounded():
 
 
 def test_an_app_that_never_heard_of_pause_loses_and_is_told():
-    place = Place(publish_hold=100 * KiB)
+    place = Place(publish_hold=100 * KiB, max_body=2 * KiB)
     slow, app = blocking(place), place.app()
     fill(place, app, "t", 0, 300)
     assert place.detached() == []
