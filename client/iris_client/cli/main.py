@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 import iris_client as iris
-from iris_client.cli import admin, call, doctor, events, inspect, serve, top, topics, trace, tunnel
+from iris_client.cli import admin, bench, call, doctor, events, inspect, serve, top, topics, trace, tunnel
 from iris_client.cli.completion import COMPLETE_VARIABLE, completion
 from iris_client.cli.options import examples, global_options
 from iris_client.cli.output import BROKEN_PIPE, INTERRUPTED, USAGE, Failure, note, report
@@ -99,6 +99,7 @@ for _command in (
     topics.subscribe,
     tunnel.tunnel,
     serve.serve,
+    bench.bench,
     admin.drain,
     admin.reload,
     completion,

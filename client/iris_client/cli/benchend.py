@@ -1,0 +1,95 @@
+"""The other end of ``iris bench``: answers, counts what is published, and takes what comes through tunnels."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+import iris_client as iris
+
+COUNT: Final = "count"
+"""The method that waits for published messages and says how many came."""
+QUIET: Final = 2.0
+"""Seconds without a message after which those that are missing are not waited for."""
+MAX_TOPICS: Final = 256
+"""Topics of which the counts are kept; the oldest is forgotten."""
+CONCURRENCY: Final = 4096
+SINK_BYTES: Final = 16 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class Tally:
+    """What came of a topic."""
+
+    received: int = 0
+    lost: int = 0
+    unknown: bool = False
+    """Some may have been lost, how many cannot be known."""
+
+
+class OtherEnd:
+    """Serves as many that measure as there are, each with topics of its own.
+
+    Args:
+        name: The cluster, and what the topics it listens to begin with.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.cluster = iris.Cluster(name, concurrency=CONCURRENCY)
+        self.cluster.on_request(self._echo)
+        self.cluster.on_request(COUNT)(self._count)
+        self.cluster.on_tunnel(self._swallow)
+        self._tallies: OrderedDict[str, Tally] = OrderedDict()
+        self._came = asyncio.Event()
+
+    async def listen(self, mesh: iris.Mesh, ready: asyncio.Event) -> None:
+        """Count what is published, until cancelled; ``ready`` is set once it would be."""
+        async with mesh.subscribe(f"{self.name}.*", when_full="block", max_bytes=SINK_BYTES) as events:
+            ready.set()
+            topic, tally = "", Tally()
+            async for event in events:
+                if event.topic != topic:
+                    topic, tally = event.topic, self._tally(event.topic)
+                tally.received += 1
+                if event.lost != 0:
+                    tally.lost += event.lost or 0
+                    tally.unknown = tally.unknown or event.lost is None
+                self._came.set()
+
+    def _tally(self, topic: str) -> Tally:
+        tally = self._tallies.get(topic)
+        if tally is None:
+            tally = self._tallies[topic] = Tally()
+            if len(self._tallies) > MAX_TOPICS:
+                self._tallies.popitem(last=False)
+        return tally
+
+    async def _echo(self, request: iris.Request) -> bytes:
+        return request.body
+
+    async def _count(self, request: iris.Request) -> bytes:
+        """Wait until so many messages of a topic have come, or no more do."""
+        asked = json.loads(request.body)
+        tally = self._tally(str(asked["topic"]))
+        while tally.received + tally.lost < int(asked["count"]):
+            self._came.clear()
+            before = tally.received
+            try:
+                async with asyncio.timeout(QUIET):
+                    await self._came.wait()
+            except TimeoutError:
+                if tally.received == before:
+                    break
+        told = {"received": tally.received, "lost": tally.lost, "unknown": tally.unknown}
+        return json.dumps(told).encode()
+
+    async def _swallow(self, tunnel: iris.Tunnel) -> None:
+        """Take everything, then say how much that was."""
+        moved = 0
+        async for piece in tunnel:
+            moved += len(piece)
+        await tunnel.send(b"%d" % moved)
