@@ -14,6 +14,9 @@ from irisd.model import PART_BYTES, AttachmentId, Change, Claim, Code, Destinati
 from irisd.node.endpoints import App, Endpoint, Peer
 from irisd.registry import OwnRecord, Registry
 
+UNANSWERED = 5 * MiB
+"""More than a client publishes before it asks whether that was read, and as much before it waits for the answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class NodeIdentity:
@@ -45,7 +48,7 @@ class NodeSettings:
         sync_timeout: How long a join waits for every peer to know.
         settle_timeout: How long an attachment waits at start for the first peer's record.
         block_window: Credit one node may be lent of the subscriptions that block under one filter.
-        publish_hold: What may be held of one app's messages because a subscriber blocks, two of `max_body` aside.
+        publish_hold: What is held of one app's messages because subscribers block, before it is kept from sending any.
         stall_timeout: How long such messages may stand still before their publisher is told for whom.
         lost_peer_memory: How long losses towards a peer without a link are counted.
         not_reading_timeout: How long an app may let urgent frames lie before it is detached.
@@ -78,8 +81,8 @@ class NodeSettings:
 
     @property
     def most_held(self) -> int:
-        """What may be held of one app: two of the longest messages may be on their way when it is told to wait."""
-        return self.publish_hold + 2 * self.max_body
+        """What may be held of one app, on its way included when it gets no more answers: see `UNANSWERED`."""
+        return self.publish_hold + 2 * (UNANSWERED + self.max_body)
 
 
 class ProtocolError(Exception):

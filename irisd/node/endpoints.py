@@ -273,6 +273,7 @@ class App(Endpoint):
         self.held: dict[str, Hold] = {}  # by topic
         self.held_bytes = 0
         self.held_messages = 0
+        self.asked: list[int] = []  # FLUSH that are answered at once, once less is held
         self.told: dict[str, Frame] = {}  # by topic: the last word on whether to wait with it
 
     @property

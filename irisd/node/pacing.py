@@ -1,16 +1,14 @@
 """Publishers that wait for subscriptions that block: nothing is sent to those without credit.
 
 What an app publishes to such a topic beyond the credit this node holds is kept here, in order, and the app is told to
-PAUSE that topic; everything else of it goes on. What is kept is bounded, because apps heed that. When nothing has
-moved for a while the app is told whom it waits for.
+PAUSE that topic; everything else of it goes on, until so much is kept under many topics that its questions whether all
+was read are not answered: it sends nothing then. When nothing has moved for a while the app is told whom it waits for.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
-from typing import Protocol
 
 from irisd.flow import Purse
 from irisd.flow.credit import Lack, charge, cut, least
@@ -18,21 +16,14 @@ from irisd.model import Code, Executed, Frame, Kind, NodeId
 from irisd.node.core import Core, ProtocolError
 from irisd.node.endpoints import App, Flushing, Head, Hold, Peer
 from irisd.node.lending import Lending
+from irisd.node.routes import Router
 from irisd.registry import BlockKey, Match
 
 MARK_BYTES = 64
 """What a FLUSH that waits is charged for, under every topic."""
 
-
-class Router(Protocol):
-    """Where messages go that may leave."""
-
-    def to_everyone(self, app: App, frame: Frame, topic: str, match: Match, cost: int) -> None: ...
-    def to_group(self, app: App, frame: Frame, topic: str, group: str, node: NodeId, cost: int) -> None: ...
-    def to_nobody(self, topic: str, group: str, messages: int, match: Match) -> None: ...
-    def split(self, frame: Frame, match: Match, group: str) -> Iterator[Frame]: ...
-    def choose(self, topic: str, group: str, nodes: dict[NodeId, int]) -> NodeId: ...
-    def unsent(self, app: App, topic: str, head: Head) -> None: ...
+MAX_ASKED = 64
+"""FLUSH that wait for an answer at once; a client of ours asks one at a time."""
 
 
 class Pacing:
@@ -88,6 +79,11 @@ class Pacing:
 
     def flush(self, app: App, frame: Frame) -> None:
         """FLUSH: answer once everything before it has been routed."""
+        if frame.at_once and app.held_bytes > self._core.settings.publish_hold:
+            if len(app.asked) >= MAX_ASKED:
+                raise ProtocolError("FLUSH: too many that wait for an answer")
+            app.asked.append(frame.id)
+            return
         if frame.at_once or not app.held:
             self._flushed(app, frame.id)
             return
@@ -100,6 +96,7 @@ class Pacing:
 
     def app_gone(self, app: App) -> None:
         """What an app that left published last is lost to those who made it wait; they are told."""
+        app.asked = []
         for hold in list(app.held.values()):
             for item in hold.items:
                 if isinstance(item, Head):
@@ -400,6 +397,10 @@ class Pacing:
         app.held_bytes += size
         app.held_messages += messages
         self._core.counters["held.bytes"] += size
+        if app.asked and app.held_bytes <= self._core.settings.publish_hold:
+            asked, app.asked = app.asked, []
+            for id in asked:
+                self._flushed(app, id)
 
     def _flushed(self, app: App, id: int) -> None:
         lost, app.lost = app.lost, 0

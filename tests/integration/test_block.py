@@ -87,3 +87,38 @@ async def test_two_publishing_nodes(urls: list[str]):
         assert sorted(heard) == sorted([*range(1000)] * 2)
         await asyncio.gather(*publishing)
         assert slow.lost == 0
+
+
+@pytest.mark.parametrize("node", [0, 1], ids=["own node", "other node"])
+@pytest.mark.parametrize("size", [1 << 20, 8 << 20], ids=["1 MiB", "the longest"])
+async def test_many_topics_of_one_that_does_not_read(urls: list[str], node: int, size: int):
+    """Every topic is told to wait when it does already: what all of them hold is bounded, and nothing is lost."""
+    async with (
+        iris.connect(urls[0], name="publisher") as publisher,
+        iris.connect(urls[node], name="sleepy") as sleepy,
+        sleepy.subscribe("t.*", when_full="block", max_bytes=1 << 20) as slow,
+    ):
+        accepted = 0
+        changes: list[iris.StateChange] = []
+        publisher.on_state(changes.append)
+
+        async def publish() -> None:
+            nonlocal accepted
+            for number in range(2**30 // size):
+                await publisher.publish(f"t.{number}", b"%d" % number + bytes(size - 10))
+                accepted += 1
+
+        publishing = asyncio.create_task(publish())
+        before = -1
+        while accepted != before:  # it waits when nothing more is accepted for a while
+            before = accepted
+            await asyncio.wait((publishing,), timeout=1.0)
+        publishing.cancel()
+        await asyncio.gather(publishing, return_exceptions=True)
+        assert 1 < accepted * size < 128 << 20
+        async with asyncio.timeout(PATIENCE):
+            came = [await anext(slow) for _ in range(accepted)]
+        assert sorted(int(event.body.rstrip(b"\0")) for event in came) == list(range(accepted))
+        assert not any(event.lost for event in came)
+        await publisher.flush()
+        assert changes == []

@@ -30,9 +30,9 @@ def body(number: int, size: int = 1000) -> bytes:
     return str(number).encode().ljust(size, b".")
 
 
-def fill(place: Place, app: int, topic: str, first: int = 0, last: int = 200) -> None:
+def fill(place: Place, app: int, topic: str, first: int = 0, last: int = 200, size: int = 1000) -> None:
     for number in range(first, last):
-        place.say(app, publish(topic, body(number)))
+        place.say(app, publish(topic, body(number, size)))
         pump(place, *place.links.values())
 
 
@@ -314,32 +314,71 @@ def test_what_an_app_that_left_had_held_is_told_as_lost():
 
 
 def test_the_longest_messages_that_are_on_their_way_are_held():
-    """A client writes 4 MiB and one message before it asks whether all was read, and as much before it knows."""
+    """A client writes 4 MiB and one message before it asks whether all was read, and as much before it waits."""
     place = Place()
     blocking(place)
     app = place.app(heeds_pause=True)
-    longest = place.node.core.settings.max_body
+    settings = place.node.core.settings
     place.say(app, publish("t", b"begins to wait", bytes(QUEUE)))
-    for size in (4 * MiB, longest, 4 * MiB, longest):
+    held = 0
+    while held + MiB < settings.publish_hold:
+        place.say(app, publish("t", bytes(MiB)))
+        held += MiB
+    for size in (4 * MiB, settings.max_body, 4 * MiB, settings.max_body):
         place.say(app, publish("t", bytes(size)))
     assert place.detached() == []
-    place.say(app, publish("t", bytes(longest)))
+    for _ in range(2):
+        place.say(app, publish("t", bytes(MiB)))
+    assert place.detached() == []
+    place.say(app, publish("t", bytes(settings.max_body)))
     assert "wait" in only(place.detached()).reason
 
 
-def test_an_app_that_does_not_heed_is_bounded():
-    place = Place(publish_hold=100 * KiB, max_body=2 * KiB)
+def test_an_app_whose_many_topics_wait_gets_no_answer_until_less_does():
+    """Each topic is told to wait when something of it does already: more and more of them would fill memory."""
+    place = Place(publish_hold=100 * KiB)
+    slow, app = blocking(place, "t.*"), place.app(heeds_pause=True)
+    numbers_of_flush = iter(range(1, 1000, 2))
+    asked = answered = 0
+    topics = 0
+    while asked == answered:
+        place.say(app, publish(f"t.{topics}", body(topics)), Frame(Kind.FLUSH, id=next(numbers_of_flush), at_once=True))
+        topics, asked = topics + 1, asked + 1
+        answered += sum(frame.kind == Kind.DONE for frame in place.hear(app))
+        assert topics < 300
+    assert place.node.core.apps[app].held_bytes > 100 * KiB
+    came = read(place, slow)
+    assert [frame.kind for frame in place.hear(app)].count(Kind.DONE) == 1
+    assert len(came) == topics
+    place.say(app, Frame(Kind.FLUSH, id=next(numbers_of_flush), at_once=True))
+    assert only(place.hear(app)).kind == Kind.DONE
+    place.quiet()
+
+
+def test_questions_without_an_answer_are_bounded():
+    place = Place(publish_hold=KiB)
     blocking(place)
     app = place.app(heeds_pause=True)
-    fill(place, app, "t", 0, 300)
+    fill(place, app, "t", 0, 100)
+    place.say(app, *[Frame(Kind.FLUSH, id=1 + 2 * at, at_once=True) for at in range(64)])
+    assert place.detached() == []
+    place.say(app, Frame(Kind.FLUSH, id=201, at_once=True))
+    assert "wait for an answer" in only(place.detached()).reason
+
+
+def test_an_app_that_does_not_heed_is_bounded():
+    place = Place(publish_hold=100 * KiB, max_body=64 * KiB)
+    blocking(place)
+    app = place.app(heeds_pause=True)
+    fill(place, app, "t", 0, 300, 40 * KiB)
     detach = only(place.detached())
     assert "wait" in detach.reason
 
 
 def test_an_app_that_never_heard_of_pause_loses_and_is_told():
-    place = Place(publish_hold=100 * KiB, max_body=2 * KiB)
+    place = Place(publish_hold=100 * KiB, max_body=64 * KiB)
     slow, app = blocking(place), place.app()
-    fill(place, app, "t", 0, 300)
+    fill(place, app, "t", 0, 300, 40 * KiB)
     assert place.detached() == []
     assert place.hear(app) == []
     heard = read(place, slow)
