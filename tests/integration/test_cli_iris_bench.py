@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from .cli_iris_ground import Mesh, until
+from .cli_iris_ground import DEADLINE, Mesh, environment, until
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +31,11 @@ def mesh():
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def other_ends(mesh: Mesh) -> list[str]:
+def other_ends(mesh: Mesh, on: str = "oak") -> list[str]:
     """Clusters of processes that were started to be measured to."""
-    return [row.name for row in mesh.asked("ListClusters").clusters if row.name.startswith("bench-") and row.members]
+    return [
+        row.name for row in mesh.asked("ListClusters", on).clusters if row.name.startswith("bench-") and row.members
+    ]
 
 
 def test_by_itself(mesh):
@@ -69,6 +73,34 @@ def test_between_nodes_and_for_people(mesh):
     mesh.await_members("yard", 0)
 
 
+def test_large_bodies(mesh):
+    told = mesh.json("bench", "--seconds", "100ms", "--size", "1048576", "--only", "request")
+    assert [each["in_flight"] for each in told["request"]] == [1, 32]
+
+
+def test_nothing_of_the_folder_it_runs_in_is_imported(mesh, tmp_path, monkeypatch):
+    (tmp_path / "click.py").write_text("raise SystemExit('the folder was imported')")
+    script = Path(sys.executable).parent / "iris"  # a script's folder comes first, not the one it is run in
+    url = f"unix://{mesh.socket('oak')}"
+    done = subprocess.run(
+        [script, "--url", url, "bench", "--seconds", "100ms", "--only", "tunnel"],
+        cwd=tmp_path, env=environment(), capture_output=True, timeout=DEADLINE,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("what", ["publish", "request", "tunnel"])
+def test_the_daemon_dies(mesh, what):
+    ash = mesh.daemon("ash")
+    measuring = mesh.background("bench", "--seconds", "60", "--only", what, on="ash")
+    until("the other end is there", lambda: other_ends(mesh, "ash"))
+    ash.kill()
+    assert measuring.ended() == 1
+    assert measuring.err.splitlines()[-1].startswith("iris: error: ")
+    assert "Traceback" not in measuring.err
+    assert "{" not in measuring.err
+
+
 def test_it_is_interrupted_and_killed(mesh):
     for number, status in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
         measuring = mesh.background("bench", "--seconds", "60", "--only", "request")
@@ -92,7 +124,9 @@ def test_the_other_end_dies(mesh):
     [
         (("--to", "a", "--serve", "b"), 2, "this is one end or the other"),
         (("--to", "nobody"), 3, "nobody serves 'nobody'"),
-        (("--size", "8388608"), 2, "with bodies of 8.0 MiB at most 4"),
+        (("--size", "8388608", "--in-flight", "5"), 2, "with bodies of 8.0 MiB at most 4"),
+        (("--serve", "x" * 181), 2, "1 to 180 bytes"),
+        (("--to", ""), 2, "1 to 180 bytes"),
         (("--seconds", "1h"), 2, "at most 600 s"),
         (("--only", "survey"), 2, "survey"),
         (("--serve", "no spaces"), 2, "no spaces"),

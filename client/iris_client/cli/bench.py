@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import secrets
 import signal
@@ -30,9 +31,13 @@ BURST: Final = 256
 """Messages between two looks at the clock; fewer when they are large."""
 BURST_BYTES: Final = 4 * MiB
 WARM: Final = 200
-"""Requests that are not counted: connections, caches and the balance settle meanwhile."""
+"""Requests that are not counted, at most: connections, caches and the balance settle meanwhile."""
+WARM_SECONDS: Final = 0.3
 MAX_IN_FLIGHT: Final = 32 * MiB
 """Bytes of requests at a time: half of what a process may have waiting."""
+IN_FLIGHT: Final = 64
+MAX_NAME: Final = 180
+"""Bytes; topics add theirs."""
 MAX_SECONDS: Final = 600.0
 CALL_TIMEOUT: Final = 30.0
 START_TIMEOUT: Final = 20.0
@@ -88,7 +93,7 @@ async def published(mesh: iris.Mesh, name: str, body: bytes, seconds: float) -> 
             await mesh.publish(topic, body)
         sent += burst
     came = await _counted(mesh, name, topic, sent)
-    took = clock() - began
+    took = max(clock() - began - float(came["quiet"]), 1e-6)
     received = int(came["received"])
     lost = None if came["unknown"] else sent - received
     return Published(sent, took, received / took, received * len(body) / took / 1e6, lost)
@@ -108,7 +113,7 @@ async def _heard(mesh: iris.Mesh, name: str, topic: str) -> None:
 
 async def _counted(mesh: iris.Mesh, name: str, topic: str, count: int) -> dict[str, Any]:
     asked = json.dumps({"topic": topic, "count": count}).encode()
-    reply = await mesh.request(name, asked, method=COUNT, timeout=MAX_SECONDS)
+    reply = await mesh.request(name, asked, method=COUNT, timeout=CALL_TIMEOUT)
     told: dict[str, Any] = json.loads(reply.body)
     return told
 
@@ -119,8 +124,11 @@ async def requested(mesh: iris.Mesh, name: str, body: bytes, seconds: float, in_
     Raises:
         iris.DeliveryError: One failed.
     """
+    warm_until = clock() + WARM_SECONDS
     for _ in range(WARM):
         await mesh.request(name, body, timeout=CALL_TIMEOUT)
+        if clock() > warm_until:
+            break
     took = array("d")
     began = clock()
     ends = began + seconds
@@ -141,7 +149,7 @@ async def requested(mesh: iris.Mesh, name: str, body: bytes, seconds: float, in_
 
 def _share(ordered: list[float], share: float) -> float:
     """The value that such a share of them does not exceed."""
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 async def moved(mesh: iris.Mesh, name: str, seconds: float) -> Moved:
@@ -152,8 +160,8 @@ async def moved(mesh: iris.Mesh, name: str, seconds: float) -> Moved:
         Failure: Something is missing.
     """
     piece = os.urandom(DATA_BYTES)
-    sent, began = 0, clock()
     async with mesh.tunnel(name) as tunnel:
+        sent, began = 0, clock()
         while clock() - began < seconds:
             await tunnel.send(piece)
             sent += len(piece)
@@ -191,9 +199,7 @@ async def moved(mesh: iris.Mesh, name: str, seconds: float) -> Moved:
     "--in-flight",
     metavar="N",
     type=click.IntRange(1, 4096),
-    default=64,
-    show_default=True,
-    help="Requests at a time; one at a time is measured too.",
+    help="Requests at a time; one at a time is measured too.  [default: 64, fewer above 512 KiB]",
 )
 @click.option(
     "--only", metavar="WHAT", multiple=True, type=click.Choice(WHAT), help="publish, request or tunnel; repeatable."
@@ -206,22 +212,29 @@ async def bench(
     served: str | None,
     size: int,
     seconds: float,
-    in_flight: int,
+    in_flight: int | None,
     only: tuple[str, ...],
     held: bool,
 ) -> None:
     """Measure what the mesh carries from here to NAME: messages, requests, a tunnel.
 
     Without a NAME it starts the other end itself, as a process on this host. Nothing may be lost: the subscriber
-    keeps the publisher back, and what is lost all the same is counted. Rates count until the last message had come.
+    keeps the publisher back, and what is lost all the same is counted or, if that cannot be known, said. Rates count
+    until the last message had come. --size is of messages and requests; a tunnel gets 64 KiB at a time. A size and
+    --in-flight come to 32 MiB at most together, --seconds to 600. --timeout is for finding the daemon.
     """
     if name is not None and served is not None:
         raise click.UsageError("--to and --serve: this is one end or the other")
     if seconds > MAX_SECONDS:
         raise click.UsageError(f"--seconds: at most {MAX_SECONDS:g} s")
-    if size * in_flight > MAX_IN_FLIGHT:
-        most = max(1, MAX_IN_FLIGHT // size)
+    most = max(1, MAX_IN_FLIGHT // max(1, size))
+    if in_flight is None:
+        in_flight = min(IN_FLIGHT, most)
+    elif in_flight > most:
         raise click.UsageError(f"--in-flight: with bodies of {show_size(size)} at most {most}")
+    for option, given in (("--to", name), ("--serve", served)):
+        if given is not None and not 0 < len(given.encode()) <= MAX_NAME:
+            raise click.UsageError(f"{option}: a name of 1 to {MAX_NAME} bytes")
     if served is not None:
         await _serve(settings, served, held=held)
         return
@@ -245,7 +258,7 @@ async def _measure(
     for key, words, step in steps:
         if sys.stderr.isatty() and not settings.json:
             note(f"iris: {words}, {show_time(seconds)} ...")
-        found.append((key, await step()))
+        found.append((key, await _unless_it_ends(mesh, step, seconds)))
     if settings.json:
         told: dict[str, Any] = {"to": to, "lane": mesh.lane, "size": size}
         for key, each in found:
@@ -257,6 +270,36 @@ async def _measure(
     else:
         print(f"to {to!r}, lane {mesh.lane}, bodies of {count_of(size, 'byte')}")
         print(table(("WHAT", "A SECOND", "MB/S", ""), [_row(each) for _, each in found]))
+
+
+async def _unless_it_ends(mesh: iris.Mesh, step: Callable[[], Awaitable[Any]], seconds: float) -> Any:
+    """Measure; a daemon that goes away, or an end that stands still, ends it.
+
+    Raises:
+        Failure: One of those.
+    """
+    measuring = asyncio.ensure_future(step())
+    why: list[str] = []
+
+    def tell(change: iris.StateChange) -> None:
+        if change.state is iris.State.DETACHED:
+            why.append(f"the daemon is gone: {change.reason}")
+            measuring.cancel()
+
+    mesh.on_state(tell)
+    try:
+        async with asyncio.timeout(seconds + WARM_SECONDS + CALL_TIMEOUT):
+            return await measuring
+    except TimeoutError:
+        if measuring.done() and not measuring.cancelled():
+            raise  # the call's own
+        raise Failure("the other end stands still", kind="StandsStill") from None
+    except asyncio.CancelledError:
+        if not why:
+            raise
+        raise Failure(why[0], kind="Detached") from None
+    finally:
+        measuring.cancel()
 
 
 def _row(found: Published | Requested | Moved) -> tuple[object, ...]:
@@ -281,20 +324,21 @@ async def _serve(settings: Settings, name: str, *, held: bool) -> None:
             loop.add_signal_handler(number, stop.set)
     ready = asyncio.Event()
     async with connect(settings) as mesh, mesh.join(other.cluster):
-        tell_state(mesh, as_json=settings.json)
+        if not held:
+            tell_state(mesh, as_json=settings.json)
         waits: list[asyncio.Task[Any]] = [
             asyncio.create_task(other.listen(mesh, ready), name="iris-bench-listen"),
             asyncio.create_task(stop.wait(), name="iris-bench-stop"),
         ]
         if held:
-            waits.append(asyncio.create_task(asyncio.to_thread(sys.stdin.buffer.read), name="iris-bench-held"))
+            waits.append(asyncio.create_task(_stdin_ended(), name="iris-bench-held"))
         try:
             started = asyncio.create_task(ready.wait(), name="iris-bench-ready")
             await asyncio.wait((started, *waits), return_when=asyncio.FIRST_COMPLETED)
             started.cancel()
             if ready.is_set():
                 if settings.json:
-                    print_json({"serving": name})
+                    print(_ready(name).decode(), end="", flush=True)
                 else:
                     note(f"iris: the other end of `iris bench --to {name}`; ctrl-C ends it")
             done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -304,6 +348,19 @@ async def _serve(settings: Settings, name: str, *, held: bool) -> None:
             for each in waits:
                 each.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
+
+
+async def _stdin_ended() -> None:
+    """Wait until whoever holds the other end of standard input is gone."""
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while await reader.read(4096):
+        pass
+
+
+def _ready(name: str) -> bytes:
+    """What the other end says once it serves, with --json."""
+    return json.dumps({"serving": name}).encode() + b"\n"
 
 
 @contextlib.asynccontextmanager
@@ -322,7 +379,7 @@ async def _other_end(settings: Settings, name: str | None) -> AsyncIterator[str]
         if value is not None:
             options += [option, str(value)]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "iris_client.cli", *options, "bench", "--serve", fresh, "--held",
+        sys.executable, "-P", "-m", "iris_client.cli", *options, "bench", "--serve", fresh, "--held",
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     assert process.stdin is not None
@@ -333,7 +390,7 @@ async def _other_end(settings: Settings, name: str | None) -> AsyncIterator[str]
                 line = await process.stdout.readline()
         except TimeoutError:
             line = b""
-        if not line:
+        if line != _ready(fresh):
             raise Failure("the process at the other end did not start", kind="NoOtherEnd")
         yield fresh
     finally:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import iris_client as iris
@@ -25,9 +26,11 @@ class Tally:
     """What came of a topic."""
 
     received: int = 0
-    lost: int = 0
     unknown: bool = False
     """Some may have been lost, how many cannot be known."""
+    last: float = 0.0
+    """When the last one came for which somebody waited."""
+    came: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class OtherEnd:
@@ -44,7 +47,6 @@ class OtherEnd:
         self.cluster.on_request(COUNT)(self._count)
         self.cluster.on_tunnel(self._swallow)
         self._tallies: OrderedDict[str, Tally] = OrderedDict()
-        self._came = asyncio.Event()
 
     async def listen(self, mesh: iris.Mesh, ready: asyncio.Event) -> None:
         """Count what is published, until cancelled; ``ready`` is set once it would be."""
@@ -55,10 +57,10 @@ class OtherEnd:
                 if event.topic != topic:
                     topic, tally = event.topic, self._tally(event.topic)
                 tally.received += 1
-                if event.lost != 0:
-                    tally.lost += event.lost or 0
-                    tally.unknown = tally.unknown or event.lost is None
-                self._came.set()
+                if event.lost is None:
+                    for each in self._tallies.values():  # whose, is not known
+                        each.unknown = True
+                tally.came.set()
 
     def _tally(self, topic: str) -> Tally:
         tally = self._tallies.get(topic)
@@ -73,18 +75,22 @@ class OtherEnd:
 
     async def _count(self, request: iris.Request) -> bytes:
         """Wait until so many messages of a topic have come, or no more do."""
-        asked = json.loads(request.body)
-        tally = self._tally(str(asked["topic"]))
-        while tally.received + tally.lost < int(asked["count"]):
-            self._came.clear()
-            before = tally.received
+        try:
+            asked = json.loads(request.body)
+            tally, count = self._tally(str(asked["topic"])), int(asked["count"])
+        except (ValueError, TypeError, KeyError):
+            raise iris.Reject("not a question of iris bench", code="bad_request") from None
+        tally.last = time.perf_counter()
+        while tally.received < count:
+            tally.came.clear()
             try:
                 async with asyncio.timeout(QUIET):
-                    await self._came.wait()
+                    await tally.came.wait()
             except TimeoutError:
-                if tally.received == before:
-                    break
-        told = {"received": tally.received, "lost": tally.lost, "unknown": tally.unknown}
+                break
+            tally.last = time.perf_counter()
+        quiet = time.perf_counter() - tally.last if tally.received < count else 0.0
+        told = {"received": tally.received, "unknown": tally.unknown, "quiet": quiet}
         return json.dumps(told).encode()
 
     async def _swallow(self, tunnel: iris.Tunnel) -> None:
