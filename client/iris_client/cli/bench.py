@@ -12,8 +12,9 @@ import signal
 import sys
 import time
 from array import array
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Final
 
 import click
@@ -24,7 +25,9 @@ from iris_client.cli.benchend import COUNT, OtherEnd
 from iris_client.cli.completion import cluster_names
 from iris_client.cli.options import Duration, Settings, connect, examples, tell_state, with_settings
 from iris_client.cli.output import Failure, note, print_json, table
+from iris_client.cli.streams import Input
 from iris_client.cli.values import count_of, show_size, show_time
+from iris_client.cli.waiting import first_of
 
 WHAT: Final = ("publish", "request", "tunnel")
 BURST: Final = 256
@@ -76,6 +79,9 @@ class Moved:
     bytes: int
     seconds: float
     mb_per_second: float
+
+
+Found = Published | Requested | Moved
 
 
 async def published(mesh: iris.Mesh, name: str, body: bytes, seconds: float) -> Published:
@@ -246,19 +252,17 @@ async def _measure(
     settings: Settings, mesh: iris.Mesh, to: str, size: int, seconds: float, in_flight: int, what: tuple[str, ...]
 ) -> None:
     body = os.urandom(size)
-    steps: list[tuple[str, str, Callable[[], Awaitable[Any]]]] = []
-    if "publish" in what:
-        steps.append(("publish", "publishing", lambda: published(mesh, to, body, seconds)))
-    if "request" in what:
-        for number in sorted({1, in_flight}):
-            steps.append(("request", "requests", lambda n=number: requested(mesh, to, body, seconds, n)))  # type: ignore[misc]
-    if "tunnel" in what:
-        steps.append(("tunnel", "a tunnel", lambda: moved(mesh, to, seconds)))
-    found: list[tuple[str, Published | Requested | Moved]] = []
-    for key, words, step in steps:
-        if sys.stderr.isatty() and not settings.json:
-            note(f"iris: {words}, {show_time(seconds)} ...")
-        found.append((key, await _unless_it_ends(mesh, step, seconds)))
+    steps: list[tuple[str, Callable[[], Coroutine[Any, Any, Found]]]] = [
+        ("publish", partial(published, mesh, to, body, seconds)),
+        *(("request", partial(requested, mesh, to, body, seconds, number)) for number in sorted({1, in_flight})),
+        ("tunnel", partial(moved, mesh, to, seconds)),
+    ]
+    found: list[tuple[str, Found]] = []
+    for key, step in steps:
+        if key in what:
+            if sys.stderr.isatty() and not settings.json:
+                note(f"iris: {key}, {show_time(seconds)} ...")
+            found.append((key, await _unless_it_ends(mesh, step(), seconds)))
     if settings.json:
         told: dict[str, Any] = {"to": to, "lane": mesh.lane, "size": size}
         for key, each in found:
@@ -272,13 +276,13 @@ async def _measure(
         print(table(("WHAT", "A SECOND", "MB/S", ""), [_row(each) for _, each in found]))
 
 
-async def _unless_it_ends(mesh: iris.Mesh, step: Callable[[], Awaitable[Any]], seconds: float) -> Any:
+async def _unless_it_ends(mesh: iris.Mesh, step: Coroutine[Any, Any, Found], seconds: float) -> Found:
     """Measure; a daemon that goes away, or an end that stands still, ends it.
 
     Raises:
         Failure: One of those.
     """
-    measuring = asyncio.ensure_future(step())
+    measuring = asyncio.create_task(step, name="iris-bench")
     why: list[str] = []
 
     def tell(change: iris.StateChange) -> None:
@@ -302,7 +306,7 @@ async def _unless_it_ends(mesh: iris.Mesh, step: Callable[[], Awaitable[Any]], s
         measuring.cancel()
 
 
-def _row(found: Published | Requested | Moved) -> tuple[object, ...]:
+def _row(found: Found) -> tuple[object, ...]:
     if isinstance(found, Published):
         lost = "some may be lost" if found.lost is None else f"{found.lost:,} lost" if found.lost else "none lost"
         return ("published messages", f"{found.per_second:,.0f}", f"{found.mb_per_second:,.1f}", lost)
@@ -322,45 +326,22 @@ async def _serve(settings: Settings, name: str, *, held: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(NotImplementedError):  # Windows: KeyboardInterrupt
             loop.add_signal_handler(number, stop.set)
-    ready = asyncio.Event()
-    async with connect(settings) as mesh, mesh.join(other.cluster):
+    async with connect(settings) as mesh, mesh.join(other.cluster) as joined, other.subscribe(mesh) as events:
         if not held:
             tell_state(mesh, as_json=settings.json)
-        waits: list[asyncio.Task[Any]] = [
-            asyncio.create_task(other.listen(mesh, ready), name="iris-bench-listen"),
-            asyncio.create_task(stop.wait(), name="iris-bench-stop"),
-        ]
-        if held:
-            waits.append(asyncio.create_task(_stdin_ended(), name="iris-bench-held"))
-        try:
-            started = asyncio.create_task(ready.wait(), name="iris-bench-ready")
-            await asyncio.wait((started, *waits), return_when=asyncio.FIRST_COMPLETED)
-            started.cancel()
-            if ready.is_set():
-                if settings.json:
-                    print(_ready(name).decode(), end="", flush=True)
-                else:
-                    note(f"iris: the other end of `iris bench --to {name}`; ctrl-C ends it")
-            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            for each in done:
-                each.result()
-        finally:
-            for each in waits:
-                each.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+        if settings.json:
+            print_json({"serving": name})
+        else:
+            note(f"iris: the other end of `iris bench --to {name}`; ctrl-C ends it")
+        ends = [_input_ended()] if held else []
+        await first_of(other.listen(events), joined.wait_closed(), stop.wait(), *ends)
 
 
-async def _stdin_ended() -> None:
+async def _input_ended() -> None:
     """Wait until whoever holds the other end of standard input is gone."""
-    reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    while await reader.read(4096):
+    source = Input()
+    while await source.read():
         pass
-
-
-def _ready(name: str) -> bytes:
-    """What the other end says once it serves, with --json."""
-    return json.dumps({"serving": name}).encode() + b"\n"
 
 
 @contextlib.asynccontextmanager
@@ -390,7 +371,7 @@ async def _other_end(settings: Settings, name: str | None) -> AsyncIterator[str]
                 line = await process.stdout.readline()
         except TimeoutError:
             line = b""
-        if line != _ready(fresh):
+        if fresh.encode() not in line:
             raise Failure("the process at the other end did not start", kind="NoOtherEnd")
         yield fresh
     finally:

@@ -28,8 +28,6 @@ class Tally:
     received: int = 0
     unknown: bool = False
     """Some may have been lost, how many cannot be known."""
-    last: float = 0.0
-    """When the last one came for which somebody waited."""
     came: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -48,19 +46,21 @@ class OtherEnd:
         self.cluster.on_tunnel(self._swallow)
         self._tallies: OrderedDict[str, Tally] = OrderedDict()
 
-    async def listen(self, mesh: iris.Mesh, ready: asyncio.Event) -> None:
-        """Count what is published, until cancelled; ``ready`` is set once it would be."""
-        async with mesh.subscribe(f"{self.name}.*", when_full="block", max_bytes=SINK_BYTES) as events:
-            ready.set()
-            topic, tally = "", Tally()
-            async for event in events:
-                if event.topic != topic:
-                    topic, tally = event.topic, self._tally(event.topic)
-                tally.received += 1
-                if event.lost is None:
-                    for each in self._tallies.values():  # whose, is not known
-                        each.unknown = True
-                tally.came.set()
+    def subscribe(self, mesh: iris.Mesh) -> iris.Subscription:
+        """What :meth:`listen` listens to, to be entered."""
+        return mesh.subscribe(f"{self.name}.*", when_full="block", max_bytes=SINK_BYTES)
+
+    async def listen(self, events: iris.Subscription) -> None:
+        """Count what is published, until cancelled."""
+        topic, tally = "", Tally()
+        async for event in events:
+            if event.topic != topic:
+                topic, tally = event.topic, self._tally(event.topic)
+            tally.received += 1
+            if event.lost is None:
+                for each in self._tallies.values():  # whose, is not known
+                    each.unknown = True
+            tally.came.set()
 
     def _tally(self, topic: str) -> Tally:
         tally = self._tallies.get(topic)
@@ -80,7 +80,7 @@ class OtherEnd:
             tally, count = self._tally(str(asked["topic"])), int(asked["count"])
         except (ValueError, TypeError, KeyError):
             raise iris.Reject("not a question of iris bench", code="bad_request") from None
-        tally.last = time.perf_counter()
+        last = time.perf_counter()
         while tally.received < count:
             tally.came.clear()
             try:
@@ -88,8 +88,8 @@ class OtherEnd:
                     await tally.came.wait()
             except TimeoutError:
                 break
-            tally.last = time.perf_counter()
-        quiet = time.perf_counter() - tally.last if tally.received < count else 0.0
+            last = time.perf_counter()
+        quiet = time.perf_counter() - last if tally.received < count else 0.0
         told = {"received": tally.received, "unknown": tally.unknown, "quiet": quiet}
         return json.dumps(told).encode()
 

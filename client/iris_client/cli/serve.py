@@ -23,6 +23,7 @@ from iris_client.cli.options import Settings, connect, examples, tell_state, wit
 from iris_client.cli.output import USAGE, Failure, note, note_json
 from iris_client.cli.streams import Output
 from iris_client.cli.values import count_of, printable, show_size, show_time
+from iris_client.cli.waiting import first_of
 
 TAIL_IN_MESSAGE: Final = 500  # characters of a command's last words that go into the error for people
 
@@ -303,16 +304,7 @@ async def serve(
                 note_json({"serving": name, "ready": joined.ready, "pid": os.getpid()})
             else:
                 note(f"iris: serving {name!r}, {count_of(concurrency, 'command')} at a time; ctrl-C ends it")
-            closed = asyncio.create_task(joined.wait_closed(), name="iris-serve-closed")
-            stopping = asyncio.create_task(stop.wait(), name="iris-serve-stop")
-            try:
-                done, _ = await asyncio.wait((closed, stopping), return_when=asyncio.FIRST_COMPLETED)
-                if closed in done:
-                    closed.result()
-            finally:
-                for task in (closed, stopping):
-                    task.cancel()
-                await asyncio.gather(closed, stopping, return_exceptions=True)
+            await first_of(joined.wait_closed(), stop.wait())
         await server.close()
 
 
