@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -61,6 +63,22 @@ class Background:
         if self.process.poll() is None:
             self.process.kill()
         self.ended()
+
+
+@contextmanager
+def two_nodes() -> Iterator[Mesh]:
+    """Two daemons of one service, ``oak`` and ``elm``, linked."""
+    folder = Path(tempfile.mkdtemp(prefix="irisd-", dir="/tmp"))
+    mesh = Mesh(folder)
+    try:
+        mesh.daemon("oak")
+        mesh.daemon("elm")
+        mesh.await_peers(1)
+        mesh.await_peers(1, on="elm")
+        yield mesh
+    finally:
+        mesh.end()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Mesh:

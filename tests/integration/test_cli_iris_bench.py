@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
 
-from .cli_iris_ground import DEADLINE, Mesh, environment, until
+from .cli_iris_ground import DEADLINE, Mesh, environment, two_nodes, until
 
 
 @pytest.fixture(scope="module")
 def mesh():
-    """Two daemons of one service, linked."""
-    folder = Path(tempfile.mkdtemp(prefix="irisd-", dir="/tmp"))
-    mesh = Mesh(folder)
-    try:
-        mesh.daemon("oak")
-        mesh.daemon("elm")
-        mesh.await_peers(1)
-        mesh.await_peers(1, on="elm")
+    with two_nodes() as mesh:
         yield mesh
-    finally:
-        mesh.end()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def other_ends(mesh: Mesh, on: str = "oak") -> list[str]:
@@ -78,7 +66,7 @@ def test_large_bodies(mesh):
     assert [each["in_flight"] for each in told["request"]] == [1, 32]
 
 
-def test_nothing_of_the_folder_it_runs_in_is_imported(mesh, tmp_path, monkeypatch):
+def test_nothing_of_the_folder_it_runs_in_is_imported(mesh, tmp_path):
     (tmp_path / "click.py").write_text("raise SystemExit('the folder was imported')")
     script = Path(sys.executable).parent / "iris"  # a script's folder comes first, not the one it is run in
     url = f"unix://{mesh.socket('oak')}"

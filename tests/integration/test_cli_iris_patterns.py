@@ -5,31 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
-from pathlib import Path
 
 import pytest
 
-from .cli_iris_ground import Mesh, until
+from .cli_iris_ground import two_nodes, until
 
 
 @pytest.fixture(scope="module")
 def mesh():
-    """Two daemons of one service, linked."""
-    folder = Path(tempfile.mkdtemp(prefix="irisd-", dir="/tmp"))
-    mesh = Mesh(folder)
-    try:
-        mesh.daemon("oak")
-        mesh.daemon("elm")
-        mesh.await_peers(1)
-        mesh.await_peers(1, on="elm")
+    with two_nodes() as mesh:
         yield mesh
-    finally:
-        mesh.end()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_a_request_is_answered_at_the_other_node(mesh):
