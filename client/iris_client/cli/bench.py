@@ -244,25 +244,21 @@ async def bench(
     if served is not None:
         await _serve(settings, served, held=held)
         return
-    async with connect(settings) as mesh, _other_end(settings, name) as to:
-        await _measure(settings, mesh, to, size, seconds, in_flight, only or WHAT)
+    async with connect(settings) as mesh:
+        await _while_attached(mesh, _measure(settings, mesh, name, size, seconds, in_flight, only or WHAT))
 
 
 async def _measure(
-    settings: Settings, mesh: iris.Mesh, to: str, size: int, seconds: float, in_flight: int, what: tuple[str, ...]
+    settings: Settings,
+    mesh: iris.Mesh,
+    name: str | None,
+    size: int,
+    seconds: float,
+    in_flight: int,
+    what: tuple[str, ...],
 ) -> None:
-    body = os.urandom(size)
-    steps: list[tuple[str, Callable[[], Coroutine[Any, Any, Found]]]] = [
-        ("publish", partial(published, mesh, to, body, seconds)),
-        *(("request", partial(requested, mesh, to, body, seconds, number)) for number in sorted({1, in_flight})),
-        ("tunnel", partial(moved, mesh, to, seconds)),
-    ]
-    found: list[tuple[str, Found]] = []
-    for key, step in steps:
-        if key in what:
-            if sys.stderr.isatty() and not settings.json:
-                note(f"iris: {key}, {show_time(seconds)} ...")
-            found.append((key, await _unless_it_ends(mesh, step(), seconds)))
+    async with _other_end(settings, name) as to:
+        found = await _found(settings, mesh, to, size, seconds, in_flight, what)
     if settings.json:
         told: dict[str, Any] = {"to": to, "lane": mesh.lane, "size": size}
         for key, each in found:
@@ -276,34 +272,52 @@ async def _measure(
         print(table(("WHAT", "A SECOND", "MB/S", ""), [_row(each) for _, each in found]))
 
 
-async def _unless_it_ends(mesh: iris.Mesh, step: Coroutine[Any, Any, Found], seconds: float) -> Found:
-    """Measure; a daemon that goes away, or an end that stands still, ends it.
+async def _found(
+    settings: Settings, mesh: iris.Mesh, to: str, size: int, seconds: float, in_flight: int, what: tuple[str, ...]
+) -> list[tuple[str, Found]]:
+    """What each measurement found.
 
     Raises:
-        Failure: One of those.
+        Failure: The other end stands still.
     """
-    measuring = asyncio.create_task(step, name="iris-bench")
-    why: list[str] = []
+    body = os.urandom(size)
+    steps: list[tuple[str, Callable[[], Coroutine[Any, Any, Found]]]] = [
+        ("publish", partial(published, mesh, to, body, seconds)),
+        *(("request", partial(requested, mesh, to, body, seconds, number)) for number in sorted({1, in_flight})),
+        ("tunnel", partial(moved, mesh, to, seconds)),
+    ]
+    found: list[tuple[str, Found]] = []
+    for key, step in steps:
+        if key in what:
+            if sys.stderr.isatty() and not settings.json:
+                note(f"iris: {key}, {show_time(seconds)} ...")
+            try:
+                async with asyncio.timeout(seconds + WARM_SECONDS + CALL_TIMEOUT) as limit:
+                    found.append((key, await step()))
+            except TimeoutError:
+                if not limit.expired():
+                    raise  # a call's own
+                raise Failure("the other end stands still", kind="StandsStill") from None
+    return found
+
+
+async def _while_attached(mesh: iris.Mesh, work: Coroutine[Any, Any, None]) -> None:
+    """Do the work; a daemon that goes away ends it.
+
+    Raises:
+        Failure: It did.
+    """
+    gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def tell(change: iris.StateChange) -> None:
-        if change.state is iris.State.DETACHED:
-            why.append(f"the daemon is gone: {change.reason}")
-            measuring.cancel()
+        if change.state is iris.State.DETACHED and not gone.done():
+            gone.set_result(change.reason)
+
+    async def detached() -> None:
+        raise Failure(f"the daemon is gone: {await gone}", kind="Detached")
 
     mesh.on_state(tell)
-    try:
-        async with asyncio.timeout(seconds + WARM_SECONDS + CALL_TIMEOUT):
-            return await measuring
-    except TimeoutError:
-        if measuring.done() and not measuring.cancelled():
-            raise  # the call's own
-        raise Failure("the other end stands still", kind="StandsStill") from None
-    except asyncio.CancelledError:
-        if not why:
-            raise
-        raise Failure(why[0], kind="Detached") from None
-    finally:
-        measuring.cancel()
+    await first_of(work, detached())
 
 
 def _row(found: Found) -> tuple[object, ...]:
@@ -320,12 +334,18 @@ def _row(found: Found) -> tuple[object, ...]:
 
 
 async def _serve(settings: Settings, name: str, *, held: bool) -> None:
-    other = OtherEnd(name)
+    """Be the other end, until told to end; also while it waits for a daemon."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(NotImplementedError):  # Windows: KeyboardInterrupt
             loop.add_signal_handler(number, stop.set)
+    ends = [_input_ended()] if held else []
+    await first_of(_serving(settings, name, held=held), stop.wait(), *ends)
+
+
+async def _serving(settings: Settings, name: str, *, held: bool) -> None:
+    other = OtherEnd(name)
     async with connect(settings) as mesh, mesh.join(other.cluster) as joined, other.subscribe(mesh) as events:
         if not held:
             tell_state(mesh, as_json=settings.json)
@@ -333,8 +353,7 @@ async def _serve(settings: Settings, name: str, *, held: bool) -> None:
             print_json({"serving": name})
         else:
             note(f"iris: the other end of `iris bench --to {name}`; ctrl-C ends it")
-        ends = [_input_ended()] if held else []
-        await first_of(other.listen(events), joined.wait_closed(), stop.wait(), *ends)
+        await first_of(other.listen(events), joined.wait_closed())
 
 
 async def _input_ended() -> None:
