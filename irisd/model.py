@@ -68,6 +68,8 @@ class Kind(IntEnum):
     RESUME = 27
     STALLED = 28
     MOVE = 29
+    PING = 30
+    END = 31
     # Between nodes only.
     RECORD = 64  # claims of the sender's registry record; `count` is the version they bring it to
     RECORD_ACK = 65  # `count`: the version of your record I now hold
@@ -151,6 +153,7 @@ class LaneKind(IntFlag):
     """Where an app can move to, besides the stream it begins on."""
 
     LOCAL = 1
+    LOCAL_ALONE = 2  # and that stream ends then
 
 
 LARGE = 32

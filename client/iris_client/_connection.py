@@ -167,17 +167,17 @@ class Connection:
         """
         from iris_client._lane_local import CannotMove, move
 
-        limits, wanted = self._session.limits, self._wanted_lane
-        self._session.on_move = None
+        session, limits, wanted = self._session, self._session.limits, self._wanted_lane
+        session.on_lane = None
         reason = "the daemon offers no local lane here"
         if limits.lane and wanted != "grpc":
             try:
-                local = await move(lane, limits.lane, limits.ticket)
+                local = await move(lane, limits.lane, limits.ticket, session.ping if limits.alone else None)
             except CannotMove as error:
                 reason = str(error)
                 _log.debug("no local lane, staying on gRPC: %s", reason)
             else:
-                self._session.on_move = local.moved
+                session.on_lane = local.told
                 return local
         if wanted == "local":
             raise LaneEnded("UNAVAILABLE", f"lane='local': {reason}")

@@ -18,7 +18,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from iris_client._errors import IrisError
-from iris_client._model import MAX_SIZES
+from iris_client._model import MAX_SIZES, Limits
 from iris_proto.v1 import frame_pb2 as pb
 
 Header = pb.Header
@@ -63,6 +63,8 @@ class Kind(IntEnum):
     RESUME = 27
     STALLED = 28
     MOVE = 29
+    PING = 30
+    END = 31
 
 
 class Code(IntEnum):
@@ -89,6 +91,8 @@ EXECUTED_YES: Final = 3
 
 LANE_LOCAL: Final = 1
 """Bit of ``lanes``: this app can move to a Unix socket."""
+LANE_LOCAL_ALONE: Final = 2
+"""Bit of ``lanes``: and does without the stream it came by then."""
 
 MAX_REMAINING_MS: Final = 0xFFFF_FFFF
 
@@ -164,12 +168,25 @@ def append_joined(chunks: list[bytes], header: bytes, bodies: list[bytes], size:
 def hello(service: str, name: str, version: str, user: str) -> list[bytes]:
     """The batch a stream begins with. ``user``: the user's number, from an app that can move to a local lane."""
     about = {"address": service, "member": name, "version": version}
-    moves = {"lanes": LANE_LOCAL, "group": user} if user else {}
+    moves = {"lanes": LANE_LOCAL | LANE_LOCAL_ALONE, "group": user} if user else {}
     # PAUSE is heeded, GOODBYE answered
     header = make(kind=Kind.HELLO, when_full=pb.WHEN_FULL_BLOCK, count=1, **about, **moves)
     parts: list[bytes] = []
     append_frame(parts, header.SerializeToString(), b"")
     return parts
+
+
+def limits(welcome: Header, before: Limits) -> Limits:
+    """What a daemon allows, in place of what was allowed before."""
+    return Limits(
+        max_body=welcome.max_bytes or before.max_body,
+        node=welcome.node,
+        version=welcome.version,
+        max_large=welcome.max_large,
+        lane=welcome.lane,
+        ticket=welcome.ticket,
+        alone=bool(welcome.lanes & LANE_LOCAL_ALONE),
+    )
 
 
 def decode_batch(data: bytes | memoryview) -> list[Received]:

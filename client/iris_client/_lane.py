@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import NoReturn, Protocol, TypeAlias
+from typing import Final, NoReturn, Protocol, TypeAlias
 
+from iris_client._frames import Kind
 from iris_client._urls import Target
 
 Buffer: TypeAlias = bytes | memoryview
+
+LANE_KINDS: Final = frozenset({Kind.MOVE, Kind.PING, Kind.END})
+"""What the daemon says of a lane an app has moved to."""
 
 
 class LaneEnded(Exception):

@@ -1,7 +1,8 @@
 """The lane over a Unix socket of a daemon on this host: what an ``Attach`` stream moves to, if it can.
 
 Nothing but this process and its daemon: a batch leaves by one system call and comes in by one, without a thread in
-between. The stream it began on stays open and silent. It says how the lane ended, and ends it when it ends itself.
+between. The stream it began on is done with then, and the daemon's END says how the lane ended. Daemons before 0.6 keep
+that stream open and silent: there it says so, and ends the lane when it ends itself.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from contextlib import suppress
 from typing import Final, NoReturn
 
 from iris_client import _sp
-from iris_client._frames import Kind, append_frame, make
+from iris_client._frames import Header, Kind, ProtocolError, append_frame, make
 from iris_client._lane import Buffer, LaneEnded, Stream
 from iris_client._model import KiB, MiB
 
@@ -22,6 +23,10 @@ MOVE_TIMEOUT: Final = 0.5
 """Seconds the daemon may take to let this app in; on one host it takes a fraction of a millisecond."""
 LINGER: Final = 2.0
 """Seconds between the end of the socket and the end of the stream, or the other way round."""
+PING_INTERVAL: Final = 30.0
+"""Seconds after which an app that has said or heard nothing asks its daemon whether it is there."""
+PING_TIMEOUT: Final = 10.0
+"""Seconds the daemon may take to say anything at all then."""
 BATCH: Final = 256 * KiB
 KERNEL_BYTES: Final = 512 * KiB
 """What the kernel is asked to hold of what the daemon has not read: a batch and the next. Systems may allow less."""
@@ -38,8 +43,8 @@ class CannotMove(Exception):
     """There is no local lane to be had; the message says why. The stream is as it was."""
 
 
-async def move(stream: Stream, path: str, ticket: bytes) -> LocalLane:
-    """Move from ``stream`` to the socket at ``path``.
+async def move(stream: Stream, path: str, ticket: bytes, ping: Callable[[], None] | None = None) -> LocalLane:
+    """Move from ``stream`` to the socket at ``path``; alone, if there is a ``ping`` to be had instead of the stream.
 
     Raises:
         CannotMove: The socket is not there, or the daemon does not let this app in.
@@ -61,7 +66,7 @@ async def move(stream: Stream, path: str, ticket: bytes) -> LocalLane:
     except BaseException:
         sock.close()
         raise
-    return LocalLane(sock, stream)
+    return LocalLane(sock, stream, ping)
 
 
 async def _enter(path: str, ticket: bytes) -> socket.socket:
@@ -97,14 +102,21 @@ async def _enter(path: str, ticket: bytes) -> socket.socket:
 
 
 class LocalLane:
-    """A socket on which the daemon has let this app in, and the stream it came by. Made by :func:`move`."""
+    """A socket on which the daemon has let this app in. Made by :func:`move`.
+
+    Args:
+        sock: The socket.
+        stream: The one the app came by.
+        ping: Has the daemon asked whether it is there. None: the stream stays, and tells.
+    """
 
     name = "local"
     batch = BATCH
 
-    def __init__(self, sock: socket.socket, stream: Stream) -> None:
+    def __init__(self, sock: socket.socket, stream: Stream, ping: Callable[[], None] | None = None) -> None:
         self._sock = sock
-        self._stream = stream
+        self._stream: Stream | None = stream
+        self._ping = ping
         self._loop = asyncio.get_running_loop()
         self._inbox = _sp.Inbox(MAX_MESSAGE)
         self._moved = False  # the daemon's MOVE is in
@@ -117,14 +129,27 @@ class LocalLane:
         self._finishing = False
         self._room: asyncio.Future[None] | None = None
         self._half: asyncio.Future[None] | None = None  # a batch of which some has been written
-        self._reads = 0
-        self._watch: asyncio.Task[LaneEnded] | None = None
+        self._reads = self._writes = 0
+        self._watch: asyncio.Task[LaneEnded | None] | None = None
+        self._look: asyncio.TimerHandle | None = None
+        self._told: LaneEnded | None = None  # how it ended
 
-    def moved(self) -> None:
-        """The daemon's MOVE has come: what follows is read here."""
-        if not self._moved:
+    def told(self, kind: int, header: Header) -> None:
+        """The daemon's MOVE has come: what follows is read here. Or its END; or a PING, whose coming says all.
+
+        Raises:
+            ProtocolError: It says what it must not.
+        """
+        if kind == Kind.MOVE and not self._moved:
             self._moved = True
             self._watch = self._loop.create_task(self._watch_stream(), name="iris-mesh-stream")
+            if self._ping is not None:
+                self._look_again()
+        elif kind == Kind.END and self._ping is not None and self._moved:
+            self._told = LaneEnded(header.reason, header.detail)
+            self._end()
+        elif kind != Kind.PING or self._ping is None:
+            raise ProtocolError(f"unexpected frame kind {kind} from a lane")
 
     async def send(self, parts: list[bytes]) -> None:
         if self._finishing:
@@ -154,6 +179,7 @@ class LocalLane:
         Raises:
             LaneEnded: The socket is of no use any more.
         """
+        self._writes += 1
         try:
             return self._sock.sendmsg(buffers[:MAX_BUFFERS])
         except (BlockingIOError, InterruptedError):
@@ -164,8 +190,11 @@ class LocalLane:
             raise LaneEnded("UNAVAILABLE", error.strerror or str(error)) from None
 
     async def pump(self, received: Callable[[Buffer], None]) -> NoReturn:
+        stream = self._stream
         while not self._moved:
-            received(await self._stream.receive())
+            assert stream is not None  # it is let go of later
+            received(await stream.receive())
+        del stream
         self._received = received
         if not self._over:
             self._over_now = self._loop.create_future()
@@ -188,9 +217,12 @@ class LocalLane:
             self._sock.close()
             if self._room is not None and not self._room.done():
                 self._room.set_exception(LaneEnded("CANCELLED", "closed by the app"))
+            if self._look is not None:
+                self._look.cancel()
             if self._watch is not None:
                 self._watch.cancel()
-        await self._stream.close()
+        if self._stream is not None:
+            await self._stream.close()
         if self._watch is not None:
             await asyncio.gather(self._watch, return_exceptions=True)
 
@@ -251,13 +283,22 @@ class LocalLane:
             if not self._closed:
                 self._loop.remove_writer(self._sock)
 
-    async def _watch_stream(self) -> LaneEnded:
-        """Wait for the stream's end; the socket's follows, or is not waited for."""
+    async def _watch_stream(self) -> LaneEnded | None:
+        """Wait for the stream's end, which may be all that tells how the lane ended.
+
+        If the lane can do without, let go of it; else the socket's end follows.
+        """
+        stream = self._stream
+        assert stream is not None
         try:
-            await self._stream.receive()
+            await stream.receive()
             ended = LaneEnded("INTERNAL", "a batch came on the stream after the daemon's MOVE")
         except LaneEnded as error:
             ended = error
+        if self._ping is not None:
+            await stream.close()
+            self._stream = None
+            return None if ended.status == "OK" else ended
         self._loop.call_later(LINGER, self._cut, self._reads)
         return ended
 
@@ -270,11 +311,42 @@ class LocalLane:
 
     async def _how_it_ended(self) -> LaneEnded:
         watch = self._watch
-        if watch is not None and not self._closed:
+        if self._told is None and watch is not None and not self._closed:
             await asyncio.wait((watch,), timeout=LINGER)
             if watch.done() and not watch.cancelled():
-                return watch.result()
-        return LaneEnded("UNAVAILABLE", _CLOSED)
+                self._told = watch.result()
+        return self._told or LaneEnded("UNAVAILABLE", _CLOSED)
+
+    def _look_again(self) -> None:
+        seen = self._reads, self._writes
+        self._look = self._loop.call_later(PING_INTERVAL, self._check, *seen)
+
+    def _check(self, reads: int, writes: int) -> None:
+        """Ask whether the daemon is there if nothing was heard of it for a while, or by it."""
+        assert self._ping is not None
+        if self._over:
+            return
+        if reads != self._reads and writes != self._writes:
+            self._look_again()
+            return
+        self._ping()
+        due = self._loop.time() + PING_TIMEOUT
+        self._look = self._loop.call_later(PING_TIMEOUT, self._answered, self._reads, due)
+
+    def _answered(self, reads: int, due: float) -> None:
+        """Give the lane up if the daemon has not said a word."""
+        now = self._loop.time()
+        if reads == self._reads and self._body is None:
+            self._readable()  # it may have come while this loop was at something else
+        if self._over:
+            return
+        if reads != self._reads or self._body is not None:
+            self._look_again()
+        elif now - due > PING_TIMEOUT / 4:  # the loop was held up, and so may the daemon have been
+            self._look = self._loop.call_later(PING_TIMEOUT, self._answered, reads, now + PING_TIMEOUT)
+        else:
+            self._told = LaneEnded("UNAVAILABLE", f"the daemon has not answered for {PING_TIMEOUT:g} s")
+            self._end()
 
 
 def _set(room: asyncio.Future[None]) -> None:

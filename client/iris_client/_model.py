@@ -186,6 +186,7 @@ class Limits:
         version: The daemon's release.
         lane: The socket this app may move to; empty: it cannot.
         ticket: What lets it in there, once.
+        alone: The stream ends when it has moved.
     """
 
     max_body: int = DEFAULT_MAX_BODY
@@ -194,6 +195,7 @@ class Limits:
     max_large: int = 0
     lane: str = ""
     ticket: bytes = field(default=b"", repr=False)
+    alone: bool = False
 
     @property
     def max_request(self) -> int:

@@ -26,7 +26,7 @@ from iris_client._batches import MESSAGE_COST, Batch, Side, publish_lost
 from iris_client._calls import Call, Promise
 from iris_client._errors import SlowSubscriber
 from iris_client._flushcall import FlushCall
-from iris_client._frames import Kind, append_frame, make
+from iris_client._frames import Header, Kind, append_frame, make
 from iris_client._model import MAX_SIZES, PART_BYTES, PUBLISH_BUFFER_BYTES, Executed, MiB
 
 CONFIRM_BYTES: Final = 4 * MiB
@@ -37,6 +37,9 @@ FRAME_COST: Final = 256
 
 CONFIRM_SECONDS: Final = 1.0
 """How long after the last one the next goes out, if anything was written."""
+
+PACING: Final = frozenset({Kind.PAUSE, Kind.RESUME, Kind.STALLED})
+"""What the daemon says of a topic that has to wait."""
 
 SHARE: Final = 8
 """A topic that is paused may fill this part of the buffer."""
@@ -148,6 +151,15 @@ class Publishing:
         return Batch(self._number, topic, headers, content_type)
 
     # -- topics that are paused
+
+    def paced(self, kind: int, header: Header) -> None:
+        """The daemon says how a topic gets on, by one of :data:`PACING`."""
+        if kind == Kind.PAUSE:
+            self.pause(header.address, header.count)
+        elif kind == Kind.RESUME:
+            self.resume(header.address, header.count)
+        else:
+            self.stalled(header.address, header.reason, header.detail)
 
     def pause(self, topic: str, held: int) -> None:
         """The daemon wants no more of a topic for now, and holds so many of this app's messages."""

@@ -23,12 +23,13 @@ from iris_client._errors import IrisError, Overloaded
 from iris_client._eventqueue import Returns, SubscribeCall
 from iris_client._flows import Flows
 from iris_client._flushcall import FlushCall
-from iris_client._frames import EXECUTED_NO, Code, Header, Kind, ProtocolError, decode_batch, hello, make
+from iris_client._frames import EXECUTED_NO, Code, Header, Kind, ProtocolError, decode_batch, hello, limits, make
 from iris_client._held import Held
+from iris_client._lane import LANE_KINDS
 from iris_client._large import PROCESS, Arrival, Feed, Reserve
 from iris_client._model import CALL_BUFFER_BYTES, Executed, Limits
 from iris_client._outbox import Out, Outbox
-from iris_client._publishing import Publishing
+from iris_client._publishing import PACING, Publishing
 from iris_client._requestcall import RequestCall
 from iris_client._tunnelcall import TunnelCall, broken
 from iris_client._tunnelflow import TunnelFlow
@@ -54,7 +55,7 @@ class Session:
         on_attached: Called when WELCOME came.
         on_goodbye: Called with the daemon's reason when it starts to leave.
         user: The number of this process's user, if its next stream can move to a local lane; else empty.
-        on_move: Called when the daemon's last frame on this stream has come; None: it has nowhere to move to.
+        on_lane: Called with what the daemon says of a lane this app has moved to, of :data:`LANE_KINDS`.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class Session:
         self.on_attached: Callable[[], None] = lambda: None
         self.on_goodbye: Callable[[str], None] = lambda reason: None
         self.user = ""
-        self.on_move: Callable[[], None] | None = None
+        self.on_lane: Callable[[int, Header], None] | None = None
 
     # -------------------------------------------------------------- streams
 
@@ -131,6 +132,10 @@ class Session:
         """Tell the daemon that this app stops taking work and will close when what is open has ended."""
         if self.attached:
             self._outbox.push(Out(make(kind=Kind.GOODBYE, reason=reason)))
+
+    def ping(self) -> None:
+        """Ask the daemon for a sign of life."""
+        self._outbox.push(Out(make(kind=Kind.PING)))
 
     def close(self, error: IrisError) -> None:
         """No stream will come any more: end what would have waited for one."""
@@ -336,9 +341,8 @@ class Session:
 
     def _about_stream(self, kind: int, header: Header) -> None:
         if kind == Kind.WELCOME and not self.attached:
-            max_body = header.max_bytes or self.limits.max_body
-            self.limits = Limits(max_body, header.node, header.version, header.max_large, header.lane, header.ticket)
-            self._flows.max_body = max_body
+            self.limits = limits(header, self.limits)
+            self._flows.max_body = self.limits.max_body
             self.attached = True
             for standing in self._standing:
                 self._push(standing)
@@ -346,14 +350,10 @@ class Session:
                 self._push(call)
             self.on_attached()
             self._wake()
-        elif kind == Kind.MOVE and self.on_move is not None:
-            self.on_move()
-        elif kind == Kind.PAUSE:
-            self.publishing.pause(header.address, header.count)
-        elif kind == Kind.RESUME:
-            self.publishing.resume(header.address, header.count)
-        elif kind == Kind.STALLED:
-            self.publishing.stalled(header.address, header.reason, header.detail)
+        elif kind in LANE_KINDS and self.on_lane is not None:
+            self.on_lane(kind, header)
+        elif kind in PACING:
+            self.publishing.paced(kind, header)
         elif kind == Kind.GOODBYE and self.attached:
             if not self.draining:
                 self.draining = True

@@ -8,8 +8,9 @@ an app does not read stays in the brain's outbox, which is bounded. An app whose
 control queue is full because it does not read is not read either.
 
 An app of this host may move to the local lane. Its MOVE is the last the reader
-takes from gRPC, and makes the writer send one back before it writes there; the
-call stays open, silent, and its status tells how the attachment ended.
+takes from gRPC, and makes the writer send one back before it writes there. The
+call ends then, and END tells on the lane how the attachment ended; or it stays
+open, silent, and its status does, for an app that cannot do without.
 
 Invariants:
     - ``attached`` comes first, ``detached`` last and exactly once; no other callback outside the two
@@ -33,7 +34,7 @@ import structlog
 from irisd.attach.channel import Channel, ChannelLost, Context, GrpcChannel
 from irisd.attach.lane import LocalChannel, LocalLane
 from irisd.errors import IrisdError
-from irisd.model import AttachmentId, Frame, Kind, MiB
+from irisd.model import AttachmentId, Frame, Kind, LaneKind, MiB
 from irisd.wire import WireError, decode_batch, decode_slices
 
 MAX_DETAIL = 1024
@@ -55,6 +56,8 @@ class AttachLimits:
     hello_timeout: float = 5.0
     end_timeout: float = 5.0  # for what is queued to be written once an attachment is told to end
     not_reading: float = 60.0  # a write in flight for so long, with the control queue full: detached
+    silent: float = 300.0  # not a word for so long from an app that is on the local lane alone: detached
+    linger: float = 30.0  # for such an app to read how its attachment ended
     max_body: int = 8 * MiB
     message: int = 4 * MiB  # the largest gRPC message taken from an app
 
@@ -103,6 +106,11 @@ class Over:
     detail: str
     reason: str
 
+    def told(self) -> Frame:
+        """END, for an app that has no stream to be told by; like a status, OK needs no details."""
+        detail = "" if self.status is grpc.StatusCode.OK else shortened(self.detail)
+        return Frame(Kind.END, reason=self.status.name, detail=detail)
+
 
 _CLOSED = Over(grpc.StatusCode.OK, "", "closed")  # the app closed its side, or so it looks when it was killed
 GONE = Over(grpc.StatusCode.CANCELLED, "", "gone")  # the app or its connection broke: nobody is left to tell
@@ -119,6 +127,7 @@ class Attachment:
         ending: How it will end, once that is known.
         lane: What carries its frames now: ``grpc`` or ``local``.
         local: Its connection on the local lane, from when it was let in there.
+        alone: It can do without its stream once it has moved.
         awake: Set when there is something to pull.
         relieved: Set when something was pulled.
     """
@@ -131,6 +140,7 @@ class Attachment:
         self.ending: Over | None = None
         self.lane = "grpc"
         self.local: LocalChannel | None = None
+        self.alone = False
         self.awake = asyncio.Event()
         self.relieved = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -176,6 +186,12 @@ class Attachment:
         """For how many seconds the app has not taken what is being written to it."""
         return 0.0 if self._write_began is None else self._loop.time() - self._write_began
 
+    @property
+    def silent(self) -> float:
+        """For how many seconds an app has said nothing that has to say something now and then."""
+        alone = self.local is not None and self.alone and self.lane == self.local.name
+        return self.local.silent if self.local is not None and alone else 0.0
+
     # --------------------------------------------------- the stream's own side
 
     def open(self, give_up: Callable[[], object], end_timeout: float) -> None:
@@ -218,6 +234,10 @@ class Stream:
         handler: Where frames go and come from.
         limits: The edge's bounds.
         lane: Where the app may move to.
+
+    Attributes:
+        moving: The app does without its gRPC stream from now on, whatever becomes of that.
+        moved: Done when nothing more is said there.
     """
 
     def __init__(
@@ -236,11 +256,13 @@ class Stream:
         self._handler = handler
         self._limits = limits
         self._slice = FIRST_SLICE  # frames for the next turn: what they cost is known only afterwards
+        self.moving = False
+        self.moved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self, hello: Frame, rest: Iterable[list[Frame]]) -> Over:
-        """Attach, serve and detach; return how it ended, which is still to be told to the app.
+        """Attach, serve and detach; return how it ended, which is still to be told to an app that has a stream.
 
-        Cancelled when the app's connection breaks: then the app was detached as ``gone``.
+        Cancelled when that stream breaks: then the app was detached as ``gone``.
 
         Raises:
             AttachRefused: The handler did not take the app.
@@ -254,7 +276,10 @@ class Stream:
         finally:
             attachment.close(over)
             if attachment.local is not None:
-                attachment.local.close()
+                if self.moving and over is not GONE:  # the stream tells too, of an app that has not seen MOVE
+                    attachment.local.finish([over.told()], self._limits.linger)
+                else:
+                    attachment.local.close()
             handler.detached(attachment, over.reason)
         return over
 
@@ -355,11 +380,7 @@ class Stream:
         try:
             while True:
                 if self._out is not self._in:
-                    attachment.write_begins()
-                    await self._out.write([Frame(Kind.MOVE)])
-                    attachment.write_ends()
-                    self._out = self._in
-                    attachment.lane = self._out.name
+                    await self._follow()
                 frames = handler.pull(attachment, self._out.batch)
                 if frames:
                     attachment.relieved.set()
@@ -377,10 +398,36 @@ class Stream:
         except ChannelLost:
             return GONE
 
+    async def _follow(self) -> None:
+        """Say the last on gRPC; what follows is written where the app has moved to.
+
+        Raises:
+            ChannelLost: The stream broke, and the app needs it.
+        """
+        attachment = self._attachment
+        self.moving = attachment.alone
+        attachment.write_begins()
+        try:
+            await self._out.write([Frame(Kind.MOVE)])
+        except ChannelLost:
+            if not self.moving:
+                raise
+        attachment.write_ends()
+        self._out = self._in
+        attachment.lane = self._out.name
+        if self.moving:
+            self.moved.set_result(None)
+
     def _offer_lane(self, hello: Frame, welcome: Frame) -> None:
         self._hello = None
         if self._lane is not None and welcome.kind == Kind.WELCOME:
             self._lane.offer(self._attachment, hello, welcome)
+            self._attachment.alone = bool(welcome.lanes & LaneKind.LOCAL_ALONE)
+
+
+def shortened(detail: str) -> str:
+    """Within :data:`MAX_DETAIL`."""
+    return detail if len(detail) <= MAX_DETAIL else detail[: MAX_DETAIL - 1] + "…"
 
 
 async def abort(context: Context, status: grpc.StatusCode, detail: str) -> NoReturn:
@@ -389,7 +436,7 @@ async def abort(context: Context, status: grpc.StatusCode, detail: str) -> NoRet
     An app that does not read is told when it does, or never when its connection breaks first.
     """
     try:
-        await context.abort(status, detail if len(detail) <= MAX_DETAIL else detail[: MAX_DETAIL - 1] + "…")
+        await context.abort(status, shortened(detail))
     except grpc.aio.InternalError:
         raise asyncio.CancelledError from None  # nobody is left to tell, and gRPC would call that our failure
     raise AssertionError("gRPC's abort returned")

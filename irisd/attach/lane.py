@@ -74,6 +74,7 @@ class LocalChannel(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_broken",
+        "_cut",
         "_drained",
         "_ended",
         "_error",
@@ -89,6 +90,7 @@ class LocalChannel(asyncio.BufferedProtocol):
         "_ticket",
         "_transport",
         "_waiting",
+        "heard",
         "taker",
     )
 
@@ -109,6 +111,8 @@ class LocalChannel(asyncio.BufferedProtocol):
         self._ended = False
         self._broken = False
         self._error: Exception | None = None
+        self._cut: asyncio.TimerHandle | None = None  # finished, and not waited for any longer then
+        self.heard = self._loop.time()  # when the app last said something
         self.taker: Callable[[bytes], bool] | None = None
         """Takes a short batch in the step of the loop that read it; False: the reader has to."""
 
@@ -159,6 +163,20 @@ class LocalChannel(asyncio.BufferedProtocol):
         if self._transport is None:
             raise ChannelLost
 
+    def finish(self, last: list[Frame], patience: float) -> None:
+        """Write this, and close once the app has taken it all; or after ``patience`` seconds."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            parts = encode_batch_parts(last)
+            transport.writelines([_prefix(sum(map(len, parts))), *parts])
+            transport.close()
+            self._cut = self._loop.call_later(patience, transport.abort)
+
+    @property
+    def silent(self) -> float:
+        """For how many seconds the app has said nothing, though it would have been read."""
+        return 0.0 if self._paused else self._loop.time() - self.heard
+
     def close(self) -> None:
         """Close now."""
         transport, self._transport = self._transport, None
@@ -182,6 +200,7 @@ class LocalChannel(asyncio.BufferedProtocol):
         if self._inbox is None:
             self._introduce(bytes(self._scratch.view[:nbytes]))
             return
+        self.heard = self._loop.time()
         try:
             batch = self._inbox.filled(nbytes)
             if self._news is not None and len(batch) <= SHORT and self.taker is not None and self.taker(batch):
@@ -216,6 +235,8 @@ class LocalChannel(asyncio.BufferedProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
+        if self._cut is not None:
+            self._cut.cancel()
         self._broken = self._broken or error is not None
         self._ended = True
         if self._lane is not None:
@@ -337,6 +358,7 @@ class LocalLane:
         if not hello.lanes & LaneKind.LOCAL or not (user.isascii() and user.isdecimal() and len(user) <= 10):
             return False
         welcome.lane, welcome.ticket = self.path, secrets.token_bytes(TICKET_BYTES)
+        welcome.lanes = hello.lanes & (LaneKind.LOCAL | LaneKind.LOCAL_ALONE)
         self._tickets.issue(welcome.ticket, holder, int(user), time.monotonic())
         return True
 

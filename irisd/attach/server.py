@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
@@ -71,7 +71,7 @@ class AttachServer:
         self._ids = ids or itertools.count(1)
         self._listeners: list[Listener] = []
         self._health: list[Any] = []  # health.aio.HealthServicer
-        self._attachments: dict[int, Attachment] = {}
+        self._attachments: dict[int, tuple[Attachment, asyncio.Task[Over]]] = {}
         self._unready = Unready(self._limits)
         self._draining = False
         self._empty = asyncio.Event()
@@ -138,13 +138,13 @@ class AttachServer:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
             self._watch = None
-        for attachment in list(self._attachments.values()):
+        for attachment, _ in list(self._attachments.values()):
             attachment.end("UNAVAILABLE", _STOPPING, reason="shutdown")
         try:
             async with asyncio.timeout(grace):
                 await self._empty.wait()
         except TimeoutError:
-            for attachment in list(self._attachments.values()):
+            for attachment, _ in list(self._attachments.values()):
                 attachment.give_up()
             await self._empty.wait()  # at once: nothing but our own tasks is waited for
         await self._close(min(grace, 0.5))
@@ -164,20 +164,39 @@ class AttachServer:
                 grpc.StatusCode.PERMISSION_DENIED,
                 f"{listener.url} does not offer service {hello.address[:200]!r}; attach through another listener",
             )
-        self._attachments[attachment.id] = attachment
-        self._empty.clear()
+        stream = Stream(attachment, context, self._handler, self._limits, listener.lane)
+        running = self._start(attachment, stream.run(hello, rest))
         try:
-            over = await Stream(attachment, context, self._handler, self._limits, listener.lane).run(hello, rest)
+            await asyncio.wait((running, stream.moved), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            if not stream.moving:
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+            raise
+        if not running.done():
+            return  # it goes on without this call
+        try:
+            over = running.result()
         except AttachRefused as refused:
             over = Over(refused.status, refused.detail, "refused")
-        finally:
-            del self._attachments[attachment.id]
-            if not self._attachments:
-                self._empty.set()
         if over is GONE and attachment.local is not None:
             over = Over(grpc.StatusCode.UNAVAILABLE, "the local lane broke", "gone")
         if over is not GONE and over.status is not grpc.StatusCode.OK:
             await abort(context, over.status, over.detail)
+
+    def _start(self, attachment: Attachment, stream: Coroutine[Any, Any, Over]) -> asyncio.Task[Over]:
+        """Serve an attachment to its end, which is not always that of its call."""
+
+        def ended(running: asyncio.Task[Over]) -> None:
+            del self._attachments[attachment.id]
+            if not self._attachments:
+                self._empty.set()
+
+        self._empty.clear()
+        running = asyncio.create_task(stream, name=f"attach-{attachment.id}")
+        self._attachments[attachment.id] = attachment, running  # nobody else may hold the task
+        running.add_done_callback(ended)
+        return running
 
     async def _refuse_when_full(self, context: Context) -> None:
         if self._draining:
@@ -188,11 +207,13 @@ class AttachServer:
             await abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, sentence)
 
     async def _watch_readers(self) -> None:
-        """Detach apps that do not read while what they must hear piles up."""
-        patience = self._limits.not_reading
+        """Detach apps that do not read while what they must hear piles up, and those that are there in name only."""
+        patience, silent = self._limits.not_reading, self._limits.silent
         while True:
-            await asyncio.sleep(min(5.0, patience / 4))
-            for attachment in list(self._attachments.values()):
+            await asyncio.sleep(min(5.0, patience / 4, silent / 4))
+            for attachment, _ in list(self._attachments.values()):
+                if attachment.silent > silent:
+                    attachment.end("UNAVAILABLE", f"silent: the app has said nothing for {silent:g} s", reason="silent")
                 if attachment.stalled < patience:
                     continue
                 try:

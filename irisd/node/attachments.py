@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from functools import lru_cache
 
 from irisd.flow import Queue
@@ -41,6 +42,13 @@ class Attachments:
         calls.members.claimed = self._claim_cluster
         self._leaving: dict[App, None] = {}  # gone, and some of its subscriptions are not
         self._blocking: Counter[tuple[str, str]] = Counter()  # subscribers that must lose nothing
+        self.app_frames: dict[int, Callable[[App, Frame], None]] = {
+            Kind.JOIN: self.join,
+            Kind.LEAVE: self.leave,
+            Kind.SUBSCRIBE: self.subscribe,
+            Kind.GOODBYE: self.said_goodbye,
+            Kind.PING: lambda app, frame: core.urgent(app, Frame(Kind.PING)),
+        }
 
     def attach(self, id: int, hello: Frame, *, settled: bool) -> App:
         """A new app; it is welcomed at once, or when the node has settled."""

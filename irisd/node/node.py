@@ -80,13 +80,10 @@ class Node:
         if settle:
             self._core.timers.add(SETTLED, now + settings.settle_timeout)
         self._app_frames: dict[int, Callable[[App, Frame], None]] = {
-            Kind.JOIN: self._attachments.join,
-            Kind.LEAVE: self._attachments.leave,
-            Kind.SUBSCRIBE: self._attachments.subscribe,
+            **self._attachments.app_frames,
             Kind.UNSUBSCRIBE: self._unsubscribe,
             Kind.WATCH: self._watches.open,
             Kind.FLUSH: self._events.pacing.flush,
-            Kind.GOODBYE: self._attachments.said_goodbye,
         }
         self._peer_frames: dict[int, Callable[[Peer, Frame], None]] = {
             Kind.RECORD: self._record_received,

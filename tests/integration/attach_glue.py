@@ -33,8 +33,8 @@ from irisd.status import (
 from irisd.wire import decode_batch, encode_batch
 
 MAX_BODY = 8 * MiB
-LANES = pytest.mark.parametrize("lane", ["grpc", "local"])
-"""What an attachment is, it is on every lane."""
+LANES = pytest.mark.parametrize("lane", ["grpc", "local", "alone"])
+"""What an attachment is, it is on every lane; ``alone`` is the local one without the stream the app came by."""
 
 PATIENCE = 10.0  # seconds for something that must happen; only a failing test waits so long
 
@@ -192,6 +192,7 @@ class App:
         self.wants = lane
         self.lane: Lane | None = None
         self._moved = False  # the daemon's MOVE has come
+        self._end: tuple[str, str] | None = None  # what its END says
         self._heard: deque[Frame] = deque()
 
     async def say(self, *frames: Frame) -> None:
@@ -207,7 +208,15 @@ class App:
         """Return the next batch, from wherever it comes; None at the end."""
         if self._moved:
             assert self.lane is not None
-            return await self.lane.read()
+            assert self._end is None
+            data = await self.lane.read()
+            if data is not None and self.wants == "alone":
+                last = decode_batch(data, MAX_BODY)[-1]
+                if last.kind == Kind.END:
+                    self._end = last.reason, last.detail
+                    assert await self.lane.read() is None
+                    return None
+            return data
         data = await self.call.read()
         if data is grpc.aio.EOF:  # type: ignore[attr-defined]
             return None
@@ -223,6 +232,13 @@ class App:
         else:
             await self.call.done_writing()
 
+    def cut(self) -> None:
+        """Go without a word."""
+        if self.wants == "alone" and self.lane is not None:
+            self.lane.writer.transport.abort()
+        else:
+            self.call.cancel()
+
     async def hear(self) -> Frame:
         """Return the next frame, whatever batch it came in."""
         async with asyncio.timeout(PATIENCE):
@@ -233,11 +249,13 @@ class App:
             return self._heard.popleft()
 
     async def hello(self, service: str = "shop", *more: Frame) -> Frame:
-        about: dict[str, Any] = {"lanes": 1, "group": str(os.getuid())} if self.wants == "local" else {}
+        lanes = {"grpc": 0, "local": 1, "alone": 3}[self.wants]
+        about: dict[str, Any] = {"lanes": lanes, "group": str(os.getuid())} if lanes else {}
         await self.say(Frame(Kind.HELLO, address=service, member="test", **about), *more)
         welcome = await self.hear()
         assert welcome.kind == Kind.WELCOME
-        if self.wants == "local":
+        assert welcome.lanes == lanes
+        if lanes:
             await self.move(welcome)
         return welcome
 
@@ -253,7 +271,7 @@ class App:
         assert (await self.hear()).body == body
 
     async def status(self) -> tuple[str, str]:
-        """Read to the end; return the stream's gRPC status and details."""
+        """Read to the end; return the status of the stream, or what END says in its place, and the details."""
         async with asyncio.timeout(PATIENCE):
             try:
                 while await self.read() is not None:
@@ -262,6 +280,10 @@ class App:
                     self.lane.writer.close()
             except grpc.aio.AioRpcError:
                 pass  # the status it carries is the one read below
+            if self.wants == "alone" and self._moved:
+                told = self._end or ("", "the end of the socket")
+                assert (await self.call.code()).name in ("OK", told[0])  # the latter if it ended as it moved
+                return told
             return (await self.call.code()).name, await self.call.details()
 
 
@@ -351,6 +373,12 @@ class Ground:
     url: str
     apps: Apps
     server: AttachServer
+
+    async def empty(self) -> None:
+        """Wait until nobody is attached."""
+        async with asyncio.timeout(PATIENCE):
+            await self.server._empty.wait()
+        assert self.server.attachments == 0
 
 
 @asynccontextmanager

@@ -43,6 +43,10 @@ class DaemonProcess:
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
 
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def wait(self) -> int:
         assert self._process is not None
         return self._process.wait(PATIENCE)

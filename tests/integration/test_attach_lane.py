@@ -245,7 +245,7 @@ async def test_the_end_of_the_socket_is_the_end_of_the_attachment(ground):
         app.lane.writer.transport.abort()
         await ground.apps.until(lambda: ground.apps.said("detached"))
         assert await app.status() == ("OK", "")
-    assert ground.server.attachments == 0
+    await ground.empty()
 
 
 async def test_the_end_of_the_stream_is_the_end_of_the_socket(ground):

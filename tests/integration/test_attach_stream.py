@@ -87,7 +87,7 @@ async def test_an_app_that_closes_its_side_is_detached_with_ok(ground, lane):
         assert await app.status() == ("OK", "")
     await ground.apps.until(lambda: ground.apps.said("detached"))
     assert ground.apps.said("detached") == ["closed"]
-    assert ground.server.attachments == 0
+    await ground.empty()
 
 
 async def test_ids_are_never_used_twice(ground):
@@ -141,7 +141,7 @@ async def test_a_refused_app_hears_why(ground, status):
         await app.say(Frame(Kind.HELLO, address="shoop"))
         assert await app.status() == (status, "no service 'shoop' here; there is: bänk, shop")
     assert ground.apps.said("detached") == []
-    assert ground.server.attachments == 0
+    await ground.empty()
 
 
 async def test_a_detail_that_is_too_long_is_cut(ground):
@@ -307,7 +307,7 @@ async def test_wake_and_end_after_the_stream_is_over_do_nothing(ground, lane):
 async def test_an_app_that_cancels_is_detached_once(ground, lane):
     async with app_at(ground.url, lane=lane) as app:
         await app.hello()
-        app.call.cancel()
+        app.cut()
         await ground.apps.until(lambda: ground.apps.said("detached"))
     assert len(ground.apps.said("detached")) == 1
 
@@ -320,7 +320,7 @@ async def test_a_connection_that_breaks_mid_stream_is_detached_once(ground, run_
         cut()
         await ground.apps.until(lambda: ground.apps.said("detached"))
         assert len(ground.apps.said("detached")) == 1
-        assert ground.server.attachments == 0
+        await ground.empty()
         assert (await app.status())[0] == "UNAVAILABLE"
 
 
@@ -363,4 +363,4 @@ async def test_a_hundred_apps_come_and_go(ground, lane):
     ends = ground.apps.said("detached")
     assert set(ends) <= {"closed", "gone"}
     assert ends.count("closed") >= 50
-    assert ground.server.attachments == 0
+    await ground.empty()

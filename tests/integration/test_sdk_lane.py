@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import iris_client as iris
-from iris_client import sync
+from iris_client import _lane_local, sync
+from iris_client._lane_local import LocalLane
 from iris_proto.v1 import control_pb2 as pb
 from tests.integration.attach_glue import ask_control, channel_to
 from tests.integration.sdk_ground import PATIENCE, App, DaemonProcess, new_key
@@ -119,6 +121,49 @@ async def test_what_is_published_stays_in_order_and_a_new_stream_moves_again(dae
         daemon.start()
         await mesh.flush()
         assert mesh.lane == reader.lane == "local"
+
+
+@pytest.mark.parametrize("lane", ["grpc", "local"])
+async def test_a_daemon_that_stops_says_so_on_every_lane(daemon: DaemonProcess, lane: str):
+    async with iris.connect(daemon.url, timeout=PATIENCE, lane=lane) as mesh:
+        changes: asyncio.Queue[iris.StateChange] = asyncio.Queue()
+        mesh.on_state(changes.put_nowait)
+        daemon.terminate()
+        told = [await asyncio.wait_for(changes.get(), PATIENCE) for _ in range(2)]
+        assert told == [
+            iris.StateChange(iris.State.DRAINING, "the daemon is shutting down"),
+            iris.StateChange(iris.State.DETACHED, "the daemon is shutting down; attach again elsewhere or later"),
+        ]
+
+
+async def test_it_needs_no_grpc_once_it_has_moved(daemon: DaemonProcess):
+    async with iris.connect(daemon.url, timeout=PATIENCE, lane="local") as mesh:
+        assert mesh._connection is not None
+        lane = mesh._connection._lane
+        assert isinstance(lane, LocalLane)
+        async with asyncio.timeout(PATIENCE):
+            while lane._stream is not None:
+                await asyncio.sleep(0.001)
+        await mesh.flush()
+        assert (await status(daemon.url)).local_attachments == 1
+
+
+async def test_a_daemon_that_stands_still_is_missed(daemon: DaemonProcess, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_lane_local, "PING_INTERVAL", 0.05)
+    monkeypatch.setattr(_lane_local, "PING_TIMEOUT", 0.5)
+    async with iris.connect(daemon.url, timeout=PATIENCE, lane="local") as mesh:
+        changes: asyncio.Queue[iris.StateChange] = asyncio.Queue()
+        mesh.on_state(changes.put_nowait)
+        await asyncio.sleep(0.7)  # it answers, again and again
+        assert changes.empty()
+        daemon.signal(signal.SIGSTOP)
+        try:
+            change = await asyncio.wait_for(changes.get(), PATIENCE)
+        finally:
+            daemon.signal(signal.SIGCONT)
+        assert change == iris.StateChange(iris.State.DETACHED, "the daemon has not answered for 0.5 s")
+        assert (await asyncio.wait_for(changes.get(), PATIENCE)).state is iris.State.ATTACHED
+        await mesh.flush()
 
 
 MEMBER = """

@@ -38,6 +38,8 @@ class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     KIND_RESUME: _ClassVar[Kind]
     KIND_STALLED: _ClassVar[Kind]
     KIND_MOVE: _ClassVar[Kind]
+    KIND_PING: _ClassVar[Kind]
+    KIND_END: _ClassVar[Kind]
 
 class Code(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -92,6 +94,7 @@ class LaneKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     LANE_UNSPECIFIED: _ClassVar[LaneKind]
     LANE_LOCAL: _ClassVar[LaneKind]
+    LANE_LOCAL_ALONE: _ClassVar[LaneKind]
 KIND_UNSPECIFIED: Kind
 KIND_HELLO: Kind
 KIND_WELCOME: Kind
@@ -122,6 +125,8 @@ KIND_PAUSE: Kind
 KIND_RESUME: Kind
 KIND_STALLED: Kind
 KIND_MOVE: Kind
+KIND_PING: Kind
+KIND_END: Kind
 CODE_UNSPECIFIED: Code
 CODE_NO_MEMBER: Code
 CODE_NOT_SUPPORTED: Code
@@ -158,6 +163,7 @@ BALANCE_HASH: Balance
 BALANCE_LOCAL: Balance
 LANE_UNSPECIFIED: LaneKind
 LANE_LOCAL: LaneKind
+LANE_LOCAL_ALONE: LaneKind
 
 class Header(_message.Message):
     __slots__ = ("kind", "id", "address", "remaining_ms", "hops", "method", "content_type", "headers", "sizes", "member", "members", "count", "code", "executed", "reason", "detail", "lost", "lost_unknown", "idempotent", "more", "total", "patterns", "concurrency", "group", "when_full", "max_bytes", "version", "node", "balance", "key", "priority", "hedge_ms", "carries", "max_large", "cost", "lane", "ticket", "lanes", "at_once")

@@ -68,7 +68,7 @@ def test_an_app_that_can_move_says_so_and_keeps_the_ticket_to_itself():
     daemon.session.user = "1000"
     daemon.session.lane_up()
     [(hello, _)] = daemon.take()
-    assert (hello.lanes, hello.group) == (1, "1000")
+    assert (hello.lanes, hello.group) == (3, "1000")
     daemon.say(kind=Kind.WELCOME, lane="/run/irisd/irisd.lane", ticket=b"0123456789abcdef")
     limits = daemon.session.limits
     assert (limits.lane, limits.ticket) == ("/run/irisd/irisd.lane", b"0123456789abcdef")
@@ -82,14 +82,22 @@ def test_one_that_cannot_says_nothing_of_it():
     assert (hello.lanes, hello.group) == (0, "")
 
 
-def test_the_daemons_move_is_told_to_whoever_moves(daemon: Daemon):
-    moves: list[int] = []
-    daemon.session.on_move = lambda: moves.append(1)
+def test_what_the_daemon_says_of_a_lane_is_told_to_whoever_moves(daemon: Daemon):
+    told: list[tuple[int, str, str]] = []
+    daemon.session.on_lane = lambda kind, header: told.append((kind, header.reason, header.detail))
     daemon.say(kind=Kind.MOVE)
-    assert moves == [1]
+    daemon.say(kind=Kind.PING)
+    daemon.say(kind=Kind.END, reason="UNAVAILABLE", detail="the daemon is shutting down")
+    assert told == [(29, "", ""), (30, "", ""), (31, "UNAVAILABLE", "the daemon is shutting down")]
 
 
-@pytest.mark.parametrize("kind", [Kind.WELCOME, Kind.DONE, Kind.REPLY, Kind.MOVE, 77])
+def test_a_sign_of_life_is_asked_for(daemon: Daemon):
+    daemon.session.ping()
+    [(asked, _)] = daemon.take()
+    assert (asked.kind, asked.id) == (Kind.PING, 0)
+
+
+@pytest.mark.parametrize("kind", [Kind.WELCOME, Kind.DONE, Kind.REPLY, Kind.MOVE, Kind.PING, Kind.END, 77])
 def test_frames_without_an_id_must_be_about_the_stream(daemon: Daemon, kind: int):
     with pytest.raises(ProtocolError, match="without an id"):
         daemon.say(kind=kind)

@@ -243,6 +243,13 @@ def test_an_app_with_very_many_subscriptions_ends_bit_by_bit():
     assert not near.node.core.timers
 
 
+def test_a_sign_of_life_is_given_to_who_asks():
+    place = Place()
+    app = place.app()
+    place.say(app, Frame(Kind.PING), Frame(Kind.PING))
+    assert kinds(place.hear(app)) == ["PING", "PING"]
+
+
 # -- going
 
 
