@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, NoReturn
@@ -129,10 +131,11 @@ class LocalLane:
         self._finishing = False
         self._room: asyncio.Future[None] | None = None
         self._half: asyncio.Future[None] | None = None  # a batch of which some has been written
-        self._reads = self._writes = 0
+        self._read_at = self._wrote_at = self._loop.time()
         self._watch: asyncio.Task[LaneEnded | None] | None = None
         self._look: asyncio.TimerHandle | None = None
         self._told: LaneEnded | None = None  # how it ended
+        _lanes.add(self)
 
     def told(self, kind: int, header: Header) -> None:
         """The daemon's MOVE has come: what follows is read here. Or its END; or a PING, whose coming says all.
@@ -179,7 +182,7 @@ class LocalLane:
         Raises:
             LaneEnded: The socket is of no use any more.
         """
-        self._writes += 1
+        self._wrote_at = self._loop.time()
         try:
             return self._sock.sendmsg(buffers[:MAX_BUFFERS])
         except (BlockingIOError, InterruptedError):
@@ -208,6 +211,11 @@ class LocalLane:
             await asyncio.wait((self._half,), timeout=LINGER)
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
+
+    def forked(self) -> None:
+        """This is a child of the process whose lane it is: close this copy of the socket, and leave the rest alone."""
+        self._over = self._closed = True
+        self._sock.close()
 
     async def close(self) -> None:
         if not self._closed:
@@ -242,7 +250,7 @@ class LocalLane:
         if not count:
             self._end()
             return
-        self._reads += 1
+        self._read_at = self._loop.time()
         inbox.filled(count)
         self._deliver()
 
@@ -299,15 +307,15 @@ class LocalLane:
             await stream.close()
             self._stream = None
             return None if ended.status == "OK" else ended
-        self._loop.call_later(LINGER, self._cut, self._reads)
+        self._loop.call_later(LINGER, self._cut, self._read_at)
         return ended
 
-    def _cut(self, reads: int) -> None:
+    def _cut(self, read_at: float) -> None:
         """The stream has ended, and this socket has not: give it up unless something still comes."""
-        if self._reads == reads:
+        if self._read_at == read_at:
             self._end()
         elif not self._over:
-            self._loop.call_later(LINGER, self._cut, self._reads)
+            self._loop.call_later(LINGER, self._cut, self._read_at)
 
     async def _how_it_ended(self) -> LaneEnded:
         watch = self._watch
@@ -318,35 +326,51 @@ class LocalLane:
         return self._told or LaneEnded("UNAVAILABLE", _CLOSED)
 
     def _look_again(self) -> None:
-        seen = self._reads, self._writes
-        self._look = self._loop.call_later(PING_INTERVAL, self._check, *seen)
+        since = min(self._read_at, self._wrote_at)
+        self._look = self._loop.call_at(since + PING_INTERVAL, self._check)
 
-    def _check(self, reads: int, writes: int) -> None:
+    def _check(self) -> None:
         """Ask whether the daemon is there if nothing was heard of it for a while, or by it."""
         assert self._ping is not None
         if self._over:
             return
-        if reads != self._reads and writes != self._writes:
-            self._look_again()
-            return
-        self._ping()
-        due = self._loop.time() + PING_TIMEOUT
-        self._look = self._loop.call_later(PING_TIMEOUT, self._answered, self._reads, due)
-
-    def _answered(self, reads: int, due: float) -> None:
-        """Give the lane up if the daemon has not said a word."""
         now = self._loop.time()
-        if reads == self._reads and self._body is None:
+        if now - min(self._read_at, self._wrote_at) < PING_INTERVAL * 0.99:  # timers may be a little early
+            self._look_again()
+        else:
+            self._ping()
+            self._await_answer(now, misses=0)
+
+    def _await_answer(self, asked: float, misses: int) -> None:
+        due = self._loop.time() + PING_TIMEOUT / 2
+        self._look = self._loop.call_at(due, self._answered, asked, due, misses)
+
+    def _answered(self, asked: float, due: float, misses: int) -> None:
+        """Give the lane up once the daemon has twice had half the time, undisturbed, and not said a word."""
+        if self._read_at <= asked and self._body is None:
             self._readable()  # it may have come while this loop was at something else
         if self._over:
             return
-        if reads != self._reads or self._body is not None:
+        if self._read_at > asked or self._body is not None:
             self._look_again()
-        elif now - due > PING_TIMEOUT / 4:  # the loop was held up, and so may the daemon have been
-            self._look = self._loop.call_later(PING_TIMEOUT, self._answered, reads, now + PING_TIMEOUT)
+        elif self._loop.time() - due > PING_TIMEOUT / 8:
+            self._await_answer(asked, 0)  # the loop was held up: the PING may not have left, or the daemon not been run
+        elif not misses:
+            self._await_answer(asked, 1)
         else:
             self._told = LaneEnded("UNAVAILABLE", f"the daemon has not answered for {PING_TIMEOUT:g} s")
             self._end()
+
+
+def _after_fork() -> None:
+    """Let go of the parent's sockets: as long as one is open here, the daemon cannot see that the parent has died."""
+    for lane in tuple(_lanes):
+        lane.forked()
+
+
+_lanes: Final[weakref.WeakSet[LocalLane]] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _set(room: asyncio.Future[None]) -> None:

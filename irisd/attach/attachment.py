@@ -187,10 +187,10 @@ class Attachment:
         return 0.0 if self._write_began is None else self._loop.time() - self._write_began
 
     @property
-    def silent(self) -> float:
-        """For how many seconds an app has said nothing that has to say something now and then."""
-        alone = self.local is not None and self.alone and self.lane == self.local.name
-        return self.local.silent if self.local is not None and alone else 0.0
+    def silent_since(self) -> float | None:
+        """When an app last said something that has to say something now and then; None for others."""
+        local = self.local
+        return local.silent_since if local is not None and self.alone and self.lane == local.name else None
 
     # --------------------------------------------------- the stream's own side
 
@@ -276,8 +276,9 @@ class Stream:
         finally:
             attachment.close(over)
             if attachment.local is not None:
-                if self.moving and over is not GONE:  # the stream tells too, of an app that has not seen MOVE
-                    attachment.local.finish([over.told()], self._limits.linger)
+                if self.moving and self._lane is not None and over is not GONE:
+                    # Of an app that has not seen MOVE the stream tells too.
+                    attachment.local.finish(over.told(), self._lane.leaving)
                 else:
                     attachment.local.close()
             handler.detached(attachment, over.reason)

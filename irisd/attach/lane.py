@@ -21,6 +21,7 @@ from typing import Final, Protocol, cast
 import structlog
 
 from irisd.attach.channel import ChannelLost
+from irisd.attach.leaving import Leaving
 from irisd.attach.tickets import TICKET_BYTES, Refusal, Tickets
 from irisd.model import Frame, KiB, LaneKind, MiB
 from irisd.sp import (
@@ -74,14 +75,15 @@ class LocalChannel(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_broken",
-        "_cut",
         "_drained",
         "_ended",
         "_error",
+        "_heard",
         "_held",
         "_hello",
         "_inbox",
         "_lane",
+        "_leaving",
         "_loop",
         "_moved",
         "_news",
@@ -90,7 +92,6 @@ class LocalChannel(asyncio.BufferedProtocol):
         "_ticket",
         "_transport",
         "_waiting",
-        "heard",
         "taker",
     )
 
@@ -111,8 +112,8 @@ class LocalChannel(asyncio.BufferedProtocol):
         self._ended = False
         self._broken = False
         self._error: Exception | None = None
-        self._cut: asyncio.TimerHandle | None = None  # finished, and not waited for any longer then
-        self.heard = self._loop.time()  # when the app last said something
+        self._leaving: Leaving | None = None  # where it is waited for, once it is an attachment's no more
+        self._heard = self._loop.time()  # when the app last said something, or began to be read
         self.taker: Callable[[bytes], bool] | None = None
         """Takes a short batch in the step of the loop that read it; False: the reader has to."""
 
@@ -163,19 +164,25 @@ class LocalChannel(asyncio.BufferedProtocol):
         if self._transport is None:
             raise ChannelLost
 
-    def finish(self, last: list[Frame], patience: float) -> None:
-        """Write this, and close once the app has taken it all; or after ``patience`` seconds."""
-        transport, self._transport = self._transport, None
+    def finish(self, last: Frame, leaving: Leaving) -> None:
+        """Write this, and close once the app has taken it all, or is not waited for any longer."""
+        transport = self._transport
         if transport is not None:
-            parts = encode_batch_parts(last)
+            parts = encode_batch_parts([last])
             transport.writelines([_prefix(sum(map(len, parts))), *parts])
             transport.close()
-            self._cut = self._loop.call_later(patience, transport.abort)
+            self._leaving = leaving
+            leaving.add(self)
 
     @property
-    def silent(self) -> float:
-        """For how many seconds the app has said nothing, though it would have been read."""
-        return 0.0 if self._paused else self._loop.time() - self.heard
+    def unread(self) -> int:
+        """Bytes that the kernel has yet to take."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    @property
+    def silent_since(self) -> float | None:
+        """When the app last said something; None while it would not be read."""
+        return None if self._paused else self._heard
 
     def close(self) -> None:
         """Close now."""
@@ -200,7 +207,7 @@ class LocalChannel(asyncio.BufferedProtocol):
         if self._inbox is None:
             self._introduce(bytes(self._scratch.view[:nbytes]))
             return
-        self.heard = self._loop.time()
+        self._heard = self._loop.time()
         try:
             batch = self._inbox.filled(nbytes)
             if self._news is not None and len(batch) <= SHORT and self.taker is not None and self.taker(batch):
@@ -235,8 +242,8 @@ class LocalChannel(asyncio.BufferedProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
-        if self._cut is not None:
-            self._cut.cancel()
+        if self._leaving is not None:
+            self._leaving.gone(self)
         self._broken = self._broken or error is not None
         self._ended = True
         if self._lane is not None:
@@ -302,6 +309,7 @@ class LocalChannel(asyncio.BufferedProtocol):
     def _resume(self) -> None:
         if self._paused and self._transport is not None and self._error is None:
             self._paused = False
+            self._heard = self._loop.time()
             self._transport.resume_reading()
 
     def _stir(self) -> None:
@@ -318,14 +326,17 @@ class LocalLane:
         sock: The socket, bound; the lane's from here on.
         unready: Most strangers at once; beyond, the oldest has to go.
         timeout: Seconds a stranger has to show its ticket.
+        linger: Seconds an app has to read how its attachment ended.
 
     Attributes:
+        leaving: The apps that do.
         refused: Strangers that were turned away, by reason.
         user_of: Tells who is at the other end of a connection.
     """
 
-    def __init__(self, path: str, sock: socket.socket, *, unready: int, timeout: float) -> None:
+    def __init__(self, path: str, sock: socket.socket, *, unready: int, timeout: float, linger: float) -> None:
         self.path = path
+        self.leaving = Leaving(linger)
         self.refused: Counter[str] = Counter()
         self._unready = unready
         self._timeout = timeout
@@ -344,13 +355,14 @@ class LocalLane:
         )
 
     def close(self) -> None:
-        """Take no more connections, and close those of strangers; attachments close theirs."""
+        """Take no more connections, and close those of nobody's; attachments close theirs."""
         if self._server is not None:
             self._server.close()
             self._server = None
         self._sock.close()
         for stranger in list(self._strangers):
             stranger.close()
+        self.leaving.close()
 
     def offer(self, holder: Holder, hello: Frame, welcome: Frame) -> bool:
         """Write a ticket into the WELCOME of an app that says that it can move; whether it was."""

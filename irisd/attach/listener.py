@@ -162,8 +162,8 @@ def _open_lane(spec: UnixSocket, limits: AttachLimits) -> tuple[LocalLane | None
         file.release()
         _log.warning("attach.no_lane", reason=str(error))
         return None, None
-    lane = LocalLane(str(spec.lane_path), bound[0], unready=limits.unready, timeout=limits.hello_timeout)
-    return lane, file
+    times = {"timeout": limits.hello_timeout, "linger": limits.linger}
+    return LocalLane(str(spec.lane_path), bound[0], unready=limits.unready, **times), file
 
 
 def _open_tcp(spec: TcpPort, limits: AttachLimits) -> Listener:

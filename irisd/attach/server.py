@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
@@ -140,13 +141,19 @@ class AttachServer:
             self._watch = None
         for attachment, _ in list(self._attachments.values()):
             attachment.end("UNAVAILABLE", _STOPPING, reason="shutdown")
+        until = asyncio.get_running_loop().time() + grace
         try:
-            async with asyncio.timeout(grace):
+            async with asyncio.timeout_at(until):
                 await self._empty.wait()
         except TimeoutError:
             for attachment, _ in list(self._attachments.values()):
                 attachment.give_up()
             await self._empty.wait()  # at once: nothing but our own tasks is waited for
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                for listener in self._listeners:
+                    if listener.lane is not None:
+                        await listener.lane.leaving.done()
         await self._close(min(grace, 0.5))
 
     # ---------------------------------------------------------------- streams
@@ -209,10 +216,18 @@ class AttachServer:
     async def _watch_readers(self) -> None:
         """Detach apps that do not read while what they must hear piles up, and those that are there in name only."""
         patience, silent = self._limits.not_reading, self._limits.silent
+        pause = min(5.0, patience / 4, silent / 4)
+        clock = asyncio.get_running_loop().time
+        looked = awake = clock()
         while True:
-            await asyncio.sleep(min(5.0, patience / 4, silent / 4))
+            await asyncio.sleep(pause)
+            now = clock()
+            if now - looked > 2 * pause:
+                awake = now  # this daemon stood still, and what was said meanwhile is yet to be read
+            looked = now
             for attachment, _ in list(self._attachments.values()):
-                if attachment.silent > silent:
+                since = attachment.silent_since
+                if since is not None and now - max(since, awake) > silent:
                     attachment.end("UNAVAILABLE", f"silent: the app has said nothing for {silent:g} s", reason="silent")
                 if attachment.stalled < patience:
                     continue

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from irisd.attach import AttachLimits, AttachServer, UnixSocket
-from irisd.model import Frame, KiB, Kind
-from tests.integration.attach_glue import Apps, Ground, Lane, Source, app_at, ground_in, running, sp_message
+from irisd.attach import AttachLimits, Attachment, AttachServer, UnixSocket
+from irisd.model import Frame, KiB, Kind, MiB
+from tests.integration.attach_glue import (
+    PATIENCE,
+    App,
+    Apps,
+    Ground,
+    Lane,
+    Source,
+    app_at,
+    ground_in,
+    running,
+    sp_message,
+)
 
 LIMITS = AttachLimits()
 
@@ -128,18 +141,80 @@ async def test_who_says_nothing_for_long_is_detached(ground):
         speaking.cancel()
 
 
-@with_limits(end_timeout=0.1, linger=0.2)
-async def test_an_app_that_does_not_read_its_end_is_not_waited_for(ground):
-    ground.apps.echo = False
+@with_limits(silent=0.4)
+async def test_a_daemon_that_stood_still_does_not_blame_its_apps(ground):
     async with app_at(ground.url, lane="alone") as app:
         await app.hello()
-        [attachment] = ground.apps.attachments.values()
+        await app.ping()
+        time.sleep(1.0)  # noqa: ASYNC251 - that is the point
+        await app.ping()
+        assert ground.apps.said("detached") == []
+
+
+async def stuck(ground: Ground, app: App) -> Attachment:
+    """An app that reads nothing any more, with more than the kernel takes on its way to it."""
+    ground.apps.echo = False
+    await app.hello()
+    [attachment] = ground.apps.attachments.values()
+    assert app.lane is not None
+    app.lane.writer.transport.pause_reading()  # type: ignore[attr-defined]  # of a socket, it can
+    ground.apps.send(attachment.id, *(Frame(Kind.EVENT, id=1, body=bytes(64 * KiB)) for _ in range(64)))
+    async with asyncio.timeout(PATIENCE):
+        while attachment.lane != "local" or attachment.stalled < 0.1:
+            await asyncio.sleep(0.01)
+    return attachment
+
+
+async def test_a_daemon_that_stops_waits_a_little_for_its_end_to_be_read(ground):
+    async with app_at(ground.url, lane="alone") as app:
+        attachment = await stuck(ground, app)
+        attachment.end("UNAVAILABLE", "first")
+        attachment.give_up()
+        await ground.empty()
+        stopping = asyncio.create_task(ground.server.stop(PATIENCE))
+        await asyncio.sleep(0.1)  # nothing happens
+        assert not stopping.done()
         assert app.lane is not None
-        app.lane.writer.transport.pause_reading()  # type: ignore[attr-defined]  # of a socket, it can
-        ground.apps.send(attachment.id, *(Frame(Kind.EVENT, id=1, body=bytes(64 * KiB)) for _ in range(256)))
-        async with asyncio.timeout(10):
-            while attachment.lane != "local" or attachment.stalled < 0.1:
-                await asyncio.sleep(0.01)
+        app.lane.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        assert await app.status() == ("UNAVAILABLE", "first")
+        await stopping
+
+
+async def test_and_not_for_long(ground):
+    async with app_at(ground.url, lane="alone") as app:
+        attachment = await stuck(ground, app)
+        began = time.monotonic()
+        await ground.server.stop(0.3)
+        assert time.monotonic() - began < 5
+        assert attachment.local is not None
+        assert attachment.local.unread == 0
+
+
+async def test_many_that_do_not_read_their_end_hold_little(ground, monkeypatch):
+    monkeypatch.setattr("irisd.attach.leaving.MAX_UNREAD", 3 * MiB)
+    apps: list[App] = []
+    async with AsyncExitStack() as stack:
+        for _ in range(12):
+            app = await stack.enter_async_context(app_at(ground.url, lane="alone"))
+            attachment = await stuck(ground, app)
+            ground.apps.send(attachment.id, Frame(Kind.EVENT, id=1, body=bytes(1 * MiB)))
+            attachment.end("UNAVAILABLE", "later")
+            attachment.give_up()
+            await ground.empty()
+            apps.append(app)
+        leaving = ground.server._listeners[0].lane.leaving
+        assert sum(each.unread for each in leaving._waiting) <= 3 * MiB
+        assert 1 <= len(leaving) < 12
+        app = apps[-1]
+        assert app.lane is not None
+        app.lane.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        assert await app.status() == ("UNAVAILABLE", "later")
+
+
+@with_limits(end_timeout=0.1, linger=0.2)
+async def test_an_app_that_does_not_read_its_end_is_not_waited_for(ground):
+    async with app_at(ground.url, lane="alone") as app:
+        attachment = await stuck(ground, app)
         attachment.end("UNAVAILABLE", "later")
         await ground.apps.until(lambda: ground.apps.said("detached"))
         assert attachment.local is not None

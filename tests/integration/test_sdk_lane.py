@@ -201,6 +201,41 @@ async def test_an_app_that_is_killed_on_the_lane(daemon: DaemonProcess):
         await app.kill()
 
 
+PARENT = """
+import asyncio, os, sys, time
+import iris_client as iris
+
+async def main():
+    mesh = await iris.connect(sys.argv[1], timeout=20, lane="local").__aenter__()
+    parent = os.getpid()
+    if os.fork() == 0:
+        for stream in (0, 1, 2):
+            os.close(stream)
+        while os.getppid() == parent:
+            time.sleep(0.05)
+        time.sleep(5)  # it lives on
+        os._exit(0)
+    await mesh.flush()
+    print("forked", flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_child_does_not_hide_that_its_parent_was_killed(daemon: DaemonProcess):
+    app = await App.start(PARENT, daemon.url)
+    try:
+        assert await app.line() == "forked"
+        assert (await status(daemon.url)).attachments == 1
+        await app.kill()
+        async with asyncio.timeout(4):
+            while (await status(daemon.url)).attachments:
+                await asyncio.sleep(0.05)
+    finally:
+        await app.kill()
+
+
 async def test_a_large_body_and_many_small_ones_at_once(daemon: DaemonProcess):
     cluster = iris.Cluster("echo", concurrency=64)
 

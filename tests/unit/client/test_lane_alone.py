@@ -148,6 +148,44 @@ async def test_who_talks_and_is_answered_asks_nothing(run_dir: Path, monkeypatch
         assert not asked
 
 
+async def test_the_time_to_answer_counts_from_when_it_was_asked(run_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    """Something else in the same turn of the loop held the question up for all of that time."""
+    in_a_hurry(monkeypatch, 0.2)
+    path = run_dir / "lane"
+    async with daemon_at(path) as daemon, asking(daemon, path) as (lane, asked, pumping):
+        loop = asyncio.get_running_loop()
+        ask = lane._ping
+        assert ask is not None
+
+        def held_up() -> None:
+            ask()
+            loop.call_soon(time.sleep, 0.21)
+
+        lane._ping = held_up
+        await pings(asked, 1)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0.02)
+        assert not pumping.done()
+        assert daemon.writer is not None
+        daemon.writer.write(prefix(4) + b"PING")
+        await pings(asked, 2)
+
+
+async def test_a_word_is_said_as_often_as_it_must(run_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    """However the last one fell: never much later than an interval after it."""
+    monkeypatch.setattr(_lane_local, "PING_INTERVAL", 0.2)
+    path = run_dir / "lane"
+    async with daemon_at(path) as daemon, asking(daemon, path) as (lane, asked, _pumping):
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(0.15)
+        await lane.send([b"word"])
+        said = loop.time()
+        assert daemon.writer is not None
+        daemon.writer.write(prefix(4) + b"word")
+        await pings(asked, 1)
+        assert 0.19 <= asked[0] - said < 0.35
+
+
 @pytest.mark.parametrize("answered", [False, True], ids=["silent", "answered"])
 async def test_a_loop_that_was_held_up_does_not_blame_the_daemon(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch, answered: bool
