@@ -23,6 +23,7 @@ from click.shell_completion import get_completion_class
 from irisd import __version__
 from irisd.config import OPTIONS, Config, Loaded, Option, Surroundings, load, parse_mode
 from irisd.errors import ConfigError, IrisdError
+from irisd.grpcio import import_grpc
 from irisd.keys import SEED_BYTES, ServiceKey
 from irisd.keys.files import load_key_file, protect_output, write_key_file
 
@@ -276,6 +277,7 @@ def _run(read: Callable[[], Loaded]) -> int:
 
     config, keys_held = again()
     # Late, because they bring gRPC and uvloop: `irisd keys` and `irisd check` need neither.
+    import_grpc()
     from irisd import daemon, development, logs
 
     lines = logs.set_up(config.log_level, config.log_format)

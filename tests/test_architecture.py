@@ -27,6 +27,7 @@ MAX_TEST_LINES = 900
 
 EDGES = {"attach", "foreign", "link", "discovery", "transport", "admin", "logs", "daemon", "demo", "development"} | {
     "cli",
+    "grpcio",
     "__main__",
 }
 """Rooms that touch the world. A module inside one is still held to purity when its docstring says ``(pure)``."""

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from iris_client._errors import MeshClosed
+from iris_client._grpcio import import_grpc
 from iris_client._lane import Buffer, LaneEnded
 from iris_client._model import BATCH_BYTES, MiB
 from iris_client._urls import Target
@@ -122,8 +123,13 @@ def _check_fork() -> None:
         )
 
 
-async def open_grpc(target: Target, token: str | None) -> GrpcLane:
+async def open_grpc(target: Target, token: str | None, *, stays: bool = False) -> GrpcLane:
     """Start an ``Attach`` call. Whether anyone answers shows when it is first used.
+
+    Args:
+        target: Where.
+        token: What lets this app in, if something has to.
+        stays: It will not move to another lane.
 
     Raises:
         LaneEnded: The authorities' file of a ``tls`` target cannot be read.
@@ -133,6 +139,8 @@ async def open_grpc(target: Target, token: str | None) -> GrpcLane:
     # gRPC's own fork handlers cannot help a process that has calls under way, and write to standard error at every
     # subprocess it starts; an app that wants them says so by setting the variable itself.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    if stays or target.scheme != "unix":
+        import_grpc()
     import grpc
     import grpc.aio
 

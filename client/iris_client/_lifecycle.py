@@ -11,6 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Generator, Mapping
 from copy import copy
+from functools import partial
 from random import Random
 from types import TracebackType
 from typing import Any, Final, Self
@@ -94,7 +95,8 @@ class Lifecycle:
         if token:
             for target in targets:
                 refuse_plain_token(target)
-        connection = Connection(self._session, targets, _open_lane, token, Random(), lane=self._wanted_lane)
+        open_lane = partial(_open_lane, stays=self._wanted_lane == "grpc")
+        connection = Connection(self._session, targets, open_lane, token, Random(), lane=self._wanted_lane)
         connection.on_state = self._state_changed
         self._connection = connection
         try:
@@ -360,14 +362,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-async def _open_lane(target: Target, token: str | None) -> Stream:
+async def _open_lane(target: Target, token: str | None, *, stays: bool) -> Stream:
     if target.scheme == "inproc":
         from iris_client.testing import open_lane
 
         return open_lane(target.place)
     from iris_client._lane_grpc import open_grpc
 
-    return await open_grpc(target, token)
+    return await open_grpc(target, token, stays=stays)
 
 
 def _lane_of(asked: str | None, environment: Mapping[str, str]) -> str:
