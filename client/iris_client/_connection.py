@@ -17,7 +17,7 @@ from typing import Final
 
 from iris_client._errors import DaemonUnavailable, Denied
 from iris_client._frames import ProtocolError
-from iris_client._lane import Buffer, Lane, LaneEnded, OpenLane, Stream
+from iris_client._lane import CLOSED, Buffer, Lane, LaneEnded, OpenLane, Stream
 from iris_client._model import State, StateChange
 from iris_client._session import Session
 from iris_client._urls import Target
@@ -108,7 +108,8 @@ class Connection:
                 try:
                     lane = await self._attach(target, deadline - time.monotonic())
                 except LaneEnded as ended:
-                    if ended.status != "DEADLINE_EXCEEDED" or target not in tried:  # a reason says more than silence
+                    # A reason says more than silence, or than an end without one: gRPC loses some.
+                    if target not in tried or (ended.status != "DEADLINE_EXCEEDED" and ended.detail != CLOSED):
                         tried[target] = ended.detail or ended.status
                     if ended.status in DENIALS:
                         denied = ended

@@ -10,6 +10,8 @@ from iris_client._urls import Target
 
 Buffer: TypeAlias = bytes | memoryview
 
+CLOSED: Final = "the daemon closed the connection, or is gone"
+"""The detail of an end that nobody has explained."""
 LANE_KINDS: Final = frozenset({Kind.MOVE, Kind.PING, Kind.END})
 """What the daemon says of a lane an app has moved to."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from iris_client._errors import MeshClosed
 from iris_client._grpcio import import_grpc
-from iris_client._lane import Buffer, LaneEnded
+from iris_client._lane import CLOSED, Buffer, LaneEnded
 from iris_client._model import BATCH_BYTES, MiB
 from iris_client._urls import Target
 
@@ -100,7 +100,7 @@ class GrpcLane:
         if match := re.search(r"last error: [A-Z_]+: (.*)", detail):
             detail = match.group(1).rpartition(": ")[2] or match.group(1)
         elif _CLOSED.match(detail):
-            detail = "the daemon closed the connection, or is gone"
+            detail = CLOSED
         return code.name, detail
 
 

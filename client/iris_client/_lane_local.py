@@ -18,7 +18,7 @@ from typing import Final, NoReturn
 
 from iris_client import _sp
 from iris_client._frames import Header, Kind, ProtocolError, append_frame, make
-from iris_client._lane import Buffer, LaneEnded, Stream
+from iris_client._lane import CLOSED, Buffer, LaneEnded, Stream
 from iris_client._model import KiB, MiB
 
 MOVE_TIMEOUT: Final = 0.5
@@ -37,8 +37,6 @@ MAX_BUFFERS: Final = 512
 """Most pieces one system call is given; systems allow 1,024."""
 WORTH_KEEPING: Final = 4 * KiB
 """Pieces smaller than this on average are joined: that costs less than telling the kernel of each."""
-
-_CLOSED: Final = "the daemon closed the connection, or is gone"
 
 
 class CannotMove(Exception):
@@ -323,7 +321,7 @@ class LocalLane:
             await asyncio.wait((watch,), timeout=LINGER)
             if watch.done() and not watch.cancelled():
                 self._told = watch.result()
-        return self._told or LaneEnded("UNAVAILABLE", _CLOSED)
+        return self._told or LaneEnded("UNAVAILABLE", CLOSED)
 
     def _look_again(self) -> None:
         since = min(self._read_at, self._wrote_at)

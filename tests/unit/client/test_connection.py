@@ -15,7 +15,7 @@ from iris_client import DaemonUnavailable, Denied, State, StateChange
 from iris_client._calls import Unary
 from iris_client._connection import Connection
 from iris_client._frames import Kind, decode_batch, make
-from iris_client._lane import Buffer, LaneEnded, Stream
+from iris_client._lane import CLOSED, Buffer, LaneEnded, Stream
 from iris_client._session import Session
 from iris_client._urls import Target
 from tests.unit.client.ground import batch
@@ -132,6 +132,14 @@ async def test_a_refusal_is_told_at_once(status: str):
     with pytest.raises(Denied, match="wrong token"):
         await ground.connection.start(60.0)
     assert lane.closed
+
+
+@pytest.mark.parametrize("later", [LaneEnded("UNAVAILABLE", CLOSED), LaneEnded("DEADLINE_EXCEEDED", "no answer")])
+async def test_a_reason_is_not_forgotten_for_the_want_of_one(later: LaneEnded):
+    ground = Ground(LaneEnded("RESOURCE_EXHAUSTED", "too many attachments"), *[later] * 100)
+    with pytest.raises(DaemonUnavailable, match="unix:///0: too many attachments"):
+        await ground.connection.start(0.2)
+    assert len(ground.attempts) > 1
 
 
 async def test_a_daemon_that_says_nothing():
