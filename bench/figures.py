@@ -15,7 +15,8 @@ def figure(scenario: Scenario, results: Results, labels: Mapping[str, str]) -> s
     if not rows:
         return None
     if len({row.point for row in rows}) > 1:
-        return lines(scenario.title, scenario.axis, scenario.figure, _lines(scenario, rows, labels))
+        found = _lines(scenario, rows, labels)
+        return lines(scenario.title, scenario.axis, scenario.figure, found) if found else None
     drawn = sorted((_bar(scenario, row, labels) for row in rows), key=lambda bar: bar.value)
     return bars(scenario.title, scenario.figure, drawn if scenario.less_is_better else drawn[::-1])
 
@@ -34,6 +35,6 @@ def _lines(scenario: Scenario, rows: list[Row], labels: Mapping[str, str]) -> li
     found: dict[str, list[tuple[float, float]]] = {}
     for row in sorted(rows, key=lambda row: row.point):
         spread = row.spread(scenario.figure)
-        if spread is not None and spread.median > 0:
+        if spread is not None and spread.median > 0 and row.point > 0:  # the axes are logarithmic
             found.setdefault(row.system, []).append((float(row.point), spread.median))
     return [Line(labels.get(system, system), points, _ours(system)) for system, points in found.items()]

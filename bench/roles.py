@@ -88,6 +88,8 @@ async def publish(client: Client, spec: JSON, go: threading.Event, tell: Callabl
     await warm_up(client, go)
     window = Window(client, spec["window"], spec["subscribers"])
     body = os.urandom(spec["size"])
+    if spec["stamped"]:  # chance makes numbers there that cannot be added up
+        body = STAMP.pack(clock()) + body[STAMP.size :]
     began = clock()
     if spec.get("rate"):
         await _at_rate(client, window, spec["messages"], body, spec["rate"])

@@ -65,6 +65,18 @@ def test_one_point_becomes_bars_and_several_become_lines():
     assert "<circle" in (figure(SCENARIOS["latency"], some(), LABELS) or "")
 
 
+def test_a_point_at_nought_has_no_place_on_a_logarithmic_axis():
+    results = Results(machine={}, missing={})
+    for point in (0, 1, 64):
+        results.keep("budget", "irisd-local-1", point, {"us": 2.5})
+    assert (figure(SCENARIOS["budget"], results, LABELS) or "").count("<circle") == 2
+    results = Results(machine={}, missing={})
+    for system, point in (("irisd-local-1", 0), ("irisd-local-2", 0)):
+        results.keep("budget", system, point, {"us": 2.5})
+    results.row("budget", "irisd-grpc-1", 1).failed = "no word"
+    assert "<circle" not in (figure(SCENARIOS["budget"], results, LABELS) or "")
+
+
 def test_results_survive_json():
     results = some()
     assert Results.from_json(json.loads(json.dumps(results.to_json()))) == results
