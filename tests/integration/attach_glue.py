@@ -8,7 +8,7 @@ import struct
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,18 @@ MAX_BODY = 8 * MiB
 LANES = pytest.mark.parametrize("lane", ["grpc", "local", "alone"])
 """What an attachment is, it is on every lane; ``alone`` is the local one without the stream the app came by."""
 
+LIMITS = AttachLimits()
+
 PATIENCE = 10.0  # seconds for something that must happen; only a failing test waits so long
 
 
 SECRET = "a-token-of-enough-bytes"
 BEARER = ("authorization", f"Bearer {SECRET}")
+
+
+def with_limits(**changes: float) -> pytest.MarkDecorator:
+    """Of the fixture ``ground``, for one test."""
+    return pytest.mark.parametrize("limits", [replace(LIMITS, **changes)], ids=lambda _: "")  # type: ignore[arg-type]
 
 
 class Apps:

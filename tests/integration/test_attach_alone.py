@@ -5,15 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
-from irisd.attach import AttachLimits, Attachment, AttachServer, UnixSocket
+from irisd.attach import Attachment, AttachServer, UnixSocket
 from irisd.model import Frame, KiB, Kind, MiB
 from tests.integration.attach_glue import (
     PATIENCE,
@@ -23,27 +19,10 @@ from tests.integration.attach_glue import (
     Lane,
     Source,
     app_at,
-    ground_in,
     running,
     sp_message,
+    with_limits,
 )
-
-LIMITS = AttachLimits()
-
-
-@pytest.fixture
-def limits() -> AttachLimits:
-    return LIMITS
-
-
-@pytest_asyncio.fixture
-async def ground(run_dir: Path, limits: AttachLimits) -> AsyncIterator[Ground]:
-    async with ground_in(run_dir, limits) as ground:
-        yield ground
-
-
-def with_limits(**changes: float) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("limits", [replace(LIMITS, **changes)], ids=lambda _: "")  # type: ignore[arg-type]
 
 
 def hello(lanes: int) -> Frame:

@@ -3,35 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import replace
-from pathlib import Path
 
 import grpc
-import pytest
-import pytest_asyncio
 
-from irisd.attach import AttachLimits
 from irisd.model import Frame, KiB, Kind, MiB
-from tests.integration.attach_glue import LANES, App, Ground, app_at, channel_to, ground_in
-
-LIMITS = AttachLimits()
-
-
-@pytest.fixture
-def limits() -> AttachLimits:
-    return LIMITS
-
-
-@pytest_asyncio.fixture
-async def ground(run_dir: Path, limits: AttachLimits) -> AsyncIterator[Ground]:
-    async with ground_in(run_dir, limits) as ground:
-        yield ground
-
-
-def with_limits(**changes: float) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("limits", [replace(LIMITS, **changes)], ids=lambda _: "")  # type: ignore[arg-type]
-
+from tests.integration.attach_glue import LANES, App, Ground, app_at, channel_to, with_limits
 
 # --------------------------------------------------------------------- apps that do not read
 

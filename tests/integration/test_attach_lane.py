@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
-from irisd.attach import AttachLimits, AttachServer, ListenerSpec, TcpPort, UnixSocket, tickets
+from irisd.attach import AttachServer, ListenerSpec, TcpPort, UnixSocket, tickets
 from irisd.model import Frame, KiB, Kind, MiB
 from irisd.wire import encode_batch
 from tests.integration.attach_glue import (
@@ -23,29 +20,11 @@ from tests.integration.attach_glue import (
     Lane,
     Source,
     app_at,
-    ground_in,
     running,
     sp_message,
+    with_limits,
     write_token,
 )
-
-LIMITS = AttachLimits()
-
-
-@pytest.fixture
-def limits() -> AttachLimits:
-    return LIMITS
-
-
-@pytest_asyncio.fixture
-async def ground(run_dir: Path, limits: AttachLimits) -> AsyncIterator[Ground]:
-    async with ground_in(run_dir, limits) as ground:
-        yield ground
-
-
-def with_limits(**changes: float) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("limits", [replace(LIMITS, **changes)], ids=lambda _: "")  # type: ignore[arg-type]
-
 
 HELLO = Frame(Kind.HELLO, address="shop", member="test", lanes=1, group=str(os.getuid()))
 

@@ -5,35 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
-from irisd.attach import AttachLimits, AttachRefused
+from irisd.attach import AttachRefused
 from irisd.model import Frame, KiB, Kind, MiB
 from irisd.wire import WireError, decode_batch, encode_batch
-from tests.integration.attach_glue import LANES, MAX_BODY, Apps, Ground, app_at, cut_at_will, ground_in
-
-LIMITS = AttachLimits()
-
-
-@pytest.fixture
-def limits() -> AttachLimits:
-    return LIMITS
-
-
-@pytest_asyncio.fixture
-async def ground(run_dir: Path, limits: AttachLimits) -> AsyncIterator[Ground]:
-    async with ground_in(run_dir, limits) as ground:
-        yield ground
-
-
-def with_limits(**changes: float) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("limits", [replace(LIMITS, **changes)], ids=lambda _: "")  # type: ignore[arg-type]
-
+from tests.integration.attach_glue import LANES, MAX_BODY, Apps, app_at, cut_at_will, with_limits
 
 # --------------------------------------------------------------------------- the good way
 
