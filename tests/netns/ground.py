@@ -66,6 +66,9 @@ class Network:
             ip("-n", self.switch, "link", "set", f"port{number}", "up")
             ip("-n", host, "addr", "add", f"{address(number)}/24", "dev", "eth0")
             ip("-n", host, "link", "set", "eth0", "up")
+            # Who had no carrier asks anew for its neighbours' hardware addresses, by default once a second: a cut of
+            # two seconds and a half would last three and a half.
+            ip("-n", host, "ntable", "change", "name", "arp_cache", "dev", "eth0", "retrans", "100")
 
     def cable(self, number: int, state: str) -> None:
         """Cut (``down``) or mend (``up``) the cable of a host, at the switch: the host keeps its address."""

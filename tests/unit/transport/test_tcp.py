@@ -141,6 +141,18 @@ async def test_options_are_set() -> None:
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 3_000
         if tcp._UNSENT_LOW_WATER:
             assert sock.getsockopt(socket.IPPROTO_TCP, tcp._UNSENT_LOW_WATER) == 65_536
+        if tcp._THIN_LINEAR_TIMEOUTS:
+            assert sock.getsockopt(socket.IPPROTO_TCP, tcp._THIN_LINEAR_TIMEOUTS) == 1
+
+
+async def test_the_pause_between_repeats_is_bounded_where_the_kernel_can() -> None:
+    with socket.socket() as sock:
+        try:
+            before = sock.getsockopt(socket.IPPROTO_TCP, tcp._RTO_MAX_MS or 1 << 30)
+        except OSError:
+            pytest.skip("this kernel does not bound it (Linux before 6.15)")
+        tune(sock, TcpOptions(repeat_pause=2.0))
+        assert (before, sock.getsockopt(socket.IPPROTO_TCP, tcp._RTO_MAX_MS)) == (120_000, 2_000)
 
 
 # ---------------------------------------------------------------- dialling
