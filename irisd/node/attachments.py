@@ -88,7 +88,7 @@ class Attachments:
 
     def detach(self, app: App) -> None:
         """An app is gone, with everything it stood for."""
-        self._core.apps.pop(app.id, None)
+        self._core.apps.pop(app.attachment, None)
         if unread := app.outbox.waiting(REQUESTS, Kind.BROADCAST):
             self._core.drop("member-left", unread)  # of calls that wait there, their callers are told
         for id in list(app.members):
@@ -140,17 +140,17 @@ class Attachments:
         try:
             cluster = valid_cluster(frame.address)
         except BadName as error:
-            core.fail(app.id, frame.id, Code.INVALID, str(error))
+            core.fail(app.attachment, frame.id, Code.INVALID, str(error))
             return
         if any(member.app is app for member in self._calls.members.of(cluster)):
-            core.fail(app.id, frame.id, Code.INVALID, f"this app serves {cluster!r} already")
+            core.fail(app.attachment, frame.id, Code.INVALID, f"this app serves {cluster!r} already")
         elif not frame.patterns or frame.patterns & ~ALL_PATTERNS:
-            core.fail(app.id, frame.id, Code.INVALID, "patterns: state at least one, and only known ones")
+            core.fail(app.attachment, frame.id, Code.INVALID, "patterns: state at least one, and only known ones")
         elif not 1 <= frame.concurrency <= MAX_CONCURRENCY:
-            core.fail(app.id, frame.id, Code.INVALID, f"concurrency: 1 to {MAX_CONCURRENCY}, not {frame.concurrency}")
+            core.fail(app.attachment, frame.id, Code.INVALID, f"concurrency: 1 to {MAX_CONCURRENCY}, not {frame.concurrency}")
         elif frame.balance > MAX_BALANCE or frame.priority > MAX_PRIORITY:
             rule = f"balance: 0 to {MAX_BALANCE}, priority: 0 to {MAX_PRIORITY}"
-            core.fail(app.id, frame.id, Code.INVALID, rule)
+            core.fail(app.attachment, frame.id, Code.INVALID, rule)
         elif self._refused(app, frame):
             return
         else:
@@ -182,10 +182,10 @@ class Attachments:
             filter = valid_filter(frame.address)
             group = valid_cluster(frame.group) if frame.group else ""
         except BadName as error:
-            core.fail(app.id, frame.id, Code.INVALID, str(error))
+            core.fail(app.attachment, frame.id, Code.INVALID, str(error))
             return
         if frame.when_full not in _WHEN_FULL:
-            core.fail(app.id, frame.id, Code.INVALID, f"when_full: {frame.when_full} is none of its values")
+            core.fail(app.attachment, frame.id, Code.INVALID, f"when_full: {frame.when_full} is none of its values")
             return
         if self._refused(app, frame):
             return
@@ -193,7 +193,7 @@ class Attachments:
             self.let_go(next(iter(self._leaving)))
         if not self._events.fits(filter):
             full = f"the apps of this node have subscribed to {MAX_SHAPES} different shapes of wildcards"
-            core.fail(app.id, frame.id, Code.OVERLOADED, full)
+            core.fail(app.attachment, frame.id, Code.OVERLOADED, full)
             return
         limit = min(frame.max_bytes or core.settings.max_subscription, core.settings.max_subscription)
         queue = None
@@ -201,7 +201,7 @@ class Attachments:
             limit = min(limit, (core.settings.app_backlog - app.reserved) // BLOCK_SHARE)
             if limit < min(frame.max_bytes or MIN_BLOCK, MIN_BLOCK):
                 full = f"this app's subscriptions that block may hold {app.reserved} bytes already"
-                core.fail(app.id, frame.id, Code.OVERLOADED, full)
+                core.fail(app.attachment, frame.id, Code.OVERLOADED, full)
                 return
             queue = Queue(limit, app.member_name)
             app.reserved += limit
@@ -216,7 +216,7 @@ class Attachments:
         """UNSUBSCRIBE: what still waits is dropped."""
         if frame.id in app.subscriptions:
             self._unsubscribe(app.subscriptions.pop(frame.id))
-            self._core.answer(app.id, Frame(Kind.DONE, id=frame.id))
+            self._core.answer(app.attachment, Frame(Kind.DONE, id=frame.id))
 
     def withdraw_all(self) -> None:
         """The daemon drains: peers must send no new work here."""
@@ -260,7 +260,7 @@ class Attachments:
         """Whether the app may not claim anything more; it has been told."""
         if app.draining or self._core.draining:
             what = "this app has said GOODBYE" if app.draining else "the daemon is shutting down"
-            self._core.fail(app.id, frame.id, Code.MEMBER_LOST, f"{what}: it takes no new work")
+            self._core.fail(app.attachment, frame.id, Code.MEMBER_LOST, f"{what}: it takes no new work")
             return True
         while self._leaving and len(self._core.record) >= MAX_CLAIMS:
             self.let_go(next(iter(self._leaving)))
@@ -271,7 +271,7 @@ class Attachments:
             full = f"the apps of this node have joined and subscribed to {MAX_CLAIMS} names, the most there may be"
         else:
             return False
-        self._core.fail(app.id, frame.id, Code.OVERLOADED, full)
+        self._core.fail(app.attachment, frame.id, Code.OVERLOADED, full)
         return True
 
 

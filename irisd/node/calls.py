@@ -88,7 +88,7 @@ class Calls:
         first = source.opened.get(call.frame.count) if call.frame.count else None
         holder = self.members.holder(first) if isinstance(first, Call) else None
         if holder is not None:
-            call.tried.add(holder.app.id)
+            call.tried.add(holder.app.attachment)
 
     def _dispatch(self, call: Call) -> None:
         """The origin chooses a node."""
@@ -294,7 +294,7 @@ class Calls:
     def _another(self, call: Call) -> bool:
         """Whether this node has a member that was not tried yet."""
         pattern = needed(call.frame)
-        return any(m.patterns & pattern and m.app.id not in call.tried for m in self.members.of(call.cluster))
+        return any(m.patterns & pattern and m.app.attachment not in call.tried for m in self.members.of(call.cluster))
 
     def _may_repeat(self, call: Call) -> bool:
         """Once more, for one that may have run; what another node's app asked for is that node's to count."""

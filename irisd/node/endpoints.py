@@ -18,6 +18,7 @@ class Endpoint:
     """A neighbour: what waits to leave towards it, and the calls between us.
 
     Attributes:
+        id: Where frames go that are for it: a peer's ``node``, an app's ``attachment``.
         opened: Calls it opened, by its ids.
         given: Calls we opened towards it, by our ids.
     """
@@ -69,13 +70,12 @@ class Peer(Endpoint):
         changed: What that builds on and its claims; None: it is a whole record.
     """
 
-    id: NodeId
-
     def __init__(self, info: PeerInfo, *, first_id: int, outbox_limit: int, max_body: int, now: float) -> None:
         super().__init__(info.node_id, first_id=first_id, outbox_limit=outbox_limit, max_body=max_body)
         # all its topics may be between two parts at once, and a call and a reply besides
         self.assembler = Assembler(max_body=max_body, max_bytes=outbox_limit + 3 * max_body)
         self.info = info
+        self.node: NodeId = info.node_id
         self.linked = False
         self.dialled = False
         self.speaks = False
@@ -247,13 +247,12 @@ class Hold:
 class App(Endpoint):
     """An attachment: one app's live stream."""
 
-    id: AttachmentId
-
     def __init__(
         self, id: AttachmentId, name: str, member_name: str, *, backlog: float, max_body: int, now: float = 0.0
     ) -> None:
         # the bound of all subscriptions; calls are bounded where they are given
         super().__init__(id, first_id=2, outbox_limit=backlog, max_body=max_body)
+        self.attachment: AttachmentId = id
         self.name = name
         self.member_name = member_name
         self.members: dict[int, Member] = {}  # by the JOIN's id

@@ -189,7 +189,7 @@ class Events:
 
     def number(self, peer: Peer, frames: list[Frame]) -> None:
         """Publishes have left towards a peer to the last byte: number them, remember them until acknowledged."""
-        ledger = self._core.ledgers[peer.id]
+        ledger = self._core.ledgers[peer.node]
         for frame in frames:
             if frame.more:
                 continue
@@ -201,9 +201,9 @@ class Events:
 
     def link_lost(self, peer: Peer) -> None:
         """What waited for a peer whose link broke is lost; it is told when the link is back."""
-        self.lending.link_lost(peer.id)
-        self.pacing.link_lost(peer.id)
-        ledger = self._core.ledgers[peer.id]
+        self.lending.link_lost(peer.node)
+        self.pacing.link_lost(peer.node)
+        ledger = self._core.ledgers[peer.node]
         for flow in peer.outbox.flows():
             lost = flow.lost + sum(frame.messages + frame.lost for frame in flow.frames)
             if lost and flow.topic is not None:
@@ -218,36 +218,36 @@ class Events:
     def received(self, peer: Peer, frame: Frame) -> None:
         """A PUBLISH of a peer: to this node's subscribers, never further."""
         peer.last_used = self._core.now
-        ledger = self._core.ledgers[peer.id]
+        ledger = self._core.ledgers[peer.node]
         if not ledger.receive(frame.seq):
             self._core.drop("duplicate", frame.messages)
             return
         if frame.lost or frame.lost_unknown:
             self._note_lost(frame.address, frame.group, frame.lost, unknown=frame.lost_unknown)
         if frame.group:
-            self._deliver_group(peer.id, frame, frame.address, frame.group, frame.cost)
+            self._deliver_group(peer.node, frame, frame.address, frame.group, frame.cost)
         else:
-            self._deliver(peer.id, frame, frame.address, frame.cost)
+            self._deliver(peer.node, frame, frame.address, frame.cost)
 
     def too_large(self, peer: Peer, frame: Frame) -> None:
         """A PUBLISH of a peer that allows larger bodies than this node: lost to its subscribers, who are told."""
-        if frame.seq and not self._core.ledgers[peer.id].receive(frame.seq):
+        if frame.seq and not self._core.ledgers[peer.node].receive(frame.seq):
             self._core.drop("duplicate", frame.messages)
             return
         self._core.drop("too-large", frame.messages)
         if frame.cost:
-            self.lending.arrived(peer.id, frame.address, frame.group, frame.cost)
+            self.lending.arrived(peer.node, frame.address, frame.group, frame.cost)
         self._note_lost(frame.address, frame.group, frame.messages + frame.lost, unknown=frame.lost_unknown)
 
     def acknowledge(self, peer: Peer) -> None:
         """Tell a peer how far its publishes have come, now and then."""
-        last = self._core.ledgers[peer.id].acknowledgement()
+        last = self._core.ledgers[peer.node].acknowledgement()
         if last is not None:
             self._core.urgent(peer, Frame(Kind.PUBLISH_ACK, count=last))
 
     def lost(self, peer: Peer, frame: Frame) -> None:
         """A peer says what never reached this node. Without a topic: some of every topic."""
-        if not self._core.ledgers[peer.id].receive(frame.seq):
+        if not self._core.ledgers[peer.node].receive(frame.seq):
             self._core.drop("duplicate", frame.count)
             return
         self._note_lost(frame.address, frame.group, frame.count, unknown=not frame.address)

@@ -69,7 +69,7 @@ class Gathers:
         id = peer.next_id()
         peer.given[id] = gather
         copy = frame.copy(id=id, address=cluster, hops=frame.hops + 1)
-        gather.legs[peer.id, id] = Leg("", copy)
+        gather.legs[peer.node, id] = Leg("", copy)
         self._core.send(peer, REQUESTS, copy)
 
     def _ask_member(self, gather: Gather, app: App, frame: Frame, cluster: str) -> None:
@@ -87,7 +87,7 @@ class Gathers:
         copy = frame.copy(id=id, address=cluster, hops=frame.hops + 1)
         if gather.kind == Kind.SURVEY:
             app.given[id] = gather
-            gather.legs[app.id, id] = Leg(name, copy)
+            gather.legs[app.attachment, id] = Leg(name, copy)
         else:
             copy.deadline = float("inf")  # once queued, a broadcast is not late
             copy.remaining_ms = 0
@@ -118,7 +118,7 @@ class Gathers:
         if frame.member and frame.kind in (Kind.REPLY, Kind.ERROR):
             self._core.answer(gather.source, frame.copy(id=gather.source_id))
             return
-        del gather.legs[peer.id, frame.id]
+        del gather.legs[peer.node, frame.id]
         peer.given.pop(frame.id, None)
         if frame.kind == Kind.DONE:
             gather.count += frame.count

@@ -71,7 +71,7 @@ class Hedges:
                 return
             place = there
             if (holder := self._members.holder(call)) is not None:
-                twin.tried.add(holder.app.id)
+                twin.tried.add(holder.app.attachment)
             twin.frame = call.frame.copy(count=call.target_id)
         if not source.retries.spend(core.now):
             core.counters["calls.retries-refused"] += 1

@@ -90,18 +90,18 @@ class Lending:
         """NEED: a peer's publishers need credit, or (``count`` 0) no longer do."""
         book = self._book(frame.address, frame.group)
         if not frame.count:
-            book.withdraw(peer.id)
+            book.withdraw(peer.node)
             self._due[book] = None
             return
-        lent = book.ask(peer.id, frame.total, max(frame.count, frame.total), frame.cost, self._window)
+        lent = book.ask(peer.node, frame.total, max(frame.count, frame.total), frame.cost, self._window)
         if lent or frame.total:
-            self._grant(peer.id, book, lent)
+            self._grant(peer.node, book, lent)
         if not lent:
             self._due[book] = None
 
     def returned(self, peer: Peer, frame: Frame) -> None:
         """RETURN: a peer gives back what it did not use."""
-        self.give_back(peer.id, frame.address, frame.group, frame.count)
+        self.give_back(peer.node, frame.address, frame.group, frame.count)
 
     def give_back(self, node: NodeId, filter: str, group: str, count: int) -> None:
         """Credit comes back unused."""

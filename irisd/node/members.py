@@ -210,7 +210,7 @@ class Members:
         if len(pool.candidates) > FEW:
             for _ in range(DRAWS):
                 member = chooser.choose(policy, pool, core.rng, core.now)
-                if member.has_room and member.app.id not in call.tried:
+                if member.has_room and member.app.attachment not in call.tried:
                     return member
         free = self._free(pool.candidates, call)
         if not free:
@@ -260,13 +260,13 @@ class Members:
 
     def _free(self, members: Iterable[Member], call: Call) -> list[Member]:
         tried = call.tried
-        return [member for member in members if member.has_room and member.app.id not in tried]
+        return [member for member in members if member.has_room and member.app.attachment not in tried]
 
     def keeper(self, call: Call, group: Group) -> Member:
         """Whose the call's key is: as long as it is there, whatever it does."""
         node, pattern, key = self._core.identity.node_id, needed(call.frame), call.frame.key
         able = [m for m in group.members if m.patterns & pattern]
-        untried = [m for m in able if m.app.id not in call.tried]
+        untried = [m for m in able if m.app.attachment not in call.tried]
         return max(untried or able, key=lambda member: rank(key, node, (member.seat,)))
 
     # -- slots

@@ -88,7 +88,7 @@ class Node:
         self._peer_frames: dict[int, Callable[[Peer, Frame], None]] = {
             Kind.RECORD: self._record_received,
             Kind.RECORD_ACK: lambda peer, frame: self._records.acknowledged(peer, frame.count),
-            Kind.PUBLISH_ACK: lambda peer, frame: self._core.ledgers[peer.id].acknowledge(frame.count),
+            Kind.PUBLISH_ACK: lambda peer, frame: self._core.ledgers[peer.node].acknowledge(frame.count),
             **self._events.peer_frames,
             Kind.ACCEPTED: self._accepted,
             Kind.BELIEFS: self._views.beliefs,
@@ -288,7 +288,7 @@ class Node:
             self._peers.check_reading(peer)
         except (ProtocolError, PartsError) as error:
             core.drop("protocol-error")
-            core.emit(Unlink(peer.id, str(error)))
+            core.emit(Unlink(peer.node, str(error)))
             self._peers.drop(peer)
         return self._collect()
 
@@ -365,7 +365,7 @@ class Node:
             self._events.too_large(peer, frame)
         elif frame.kind in _OPENERS:
             core.drop("too-large")
-            core.fail(peer.id, frame.id, Code.TOO_LARGE, detail)
+            core.fail(peer.node, frame.id, Code.TOO_LARGE, detail)
         elif frame.kind in (Kind.REPLY, Kind.ERROR):
             core.drop("too-large")
             answer = Frame(Kind.ERROR, id=frame.id, code=Code.TOO_LARGE, executed=Executed.YES, detail=detail)
@@ -410,7 +410,7 @@ class Node:
 
     def _record_received(self, peer: Peer, frame: Frame) -> None:
         self._records.received(peer, frame)
-        if peer.synced and not self.membership.compares(peer.id):
+        if peer.synced and not self.membership.compares(peer.node):
             self._settle()
 
     def _settle(self) -> None:

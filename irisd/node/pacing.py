@@ -121,7 +121,7 @@ class Pacing:
 
     def granted(self, peer: Peer, frame: Frame) -> None:
         """GRANT: a peer lends us room, or says who has none."""
-        purse = self._purses.get((peer.id, frame.address, frame.group))
+        purse = self._purses.get((peer.node, frame.address, frame.group))
         if purse is None:
             if frame.count:  # nobody waits any more
                 back = Frame(Kind.RETURN, address=frame.address, group=frame.group, count=frame.count)
@@ -134,7 +134,7 @@ class Pacing:
 
     def recalled(self, peer: Peer, frame: Frame) -> None:
         """RETURN without a count: a peer would like to have back what we do not need."""
-        purse = self._purses.get((peer.id, frame.address, frame.group))
+        purse = self._purses.get((peer.node, frame.address, frame.group))
         if purse is not None:
             purse.recalled = True
             self._return(purse)
@@ -404,7 +404,7 @@ class Pacing:
 
     def _flushed(self, app: App, id: int) -> None:
         lost, app.lost = app.lost, 0
-        self._core.answer(app.id, Frame(Kind.DONE, id=id, lost=lost, count=app.held_messages))
+        self._core.answer(app.attachment, Frame(Kind.DONE, id=id, lost=lost, count=app.held_messages))
 
     # -- words to apps
 
@@ -424,7 +424,7 @@ class Pacing:
     def _fail(self, app: App, id: int, hold: Hold) -> None:
         frame = Frame(Kind.ERROR, id=id, code=Code.SLOW_SUBSCRIBER, executed=Executed.MAYBE, reason=self._slow(hold))
         frame.detail = self._detail(hold)
-        self._core.answer(app.id, frame)
+        self._core.answer(app.attachment, frame)
 
     def _tell(self, hold: Hold, kind: Kind) -> None:
         """Say whether to wait with a topic; what was said and has not left yet is said no more."""
@@ -443,4 +443,4 @@ class Pacing:
             app.told = {said: frame for said, frame in app.told.items() if not frame.sent}
         frame = app.told[topic] = Frame(kind)
         vars(frame).update(fields)
-        self._core.answer(app.id, frame)
+        self._core.answer(app.attachment, frame)

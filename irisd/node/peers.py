@@ -148,18 +148,18 @@ class Peers:
     def drop(self, peer: Peer) -> None:
         """A peer's link is given up here, whatever the edge will say of it."""
         self.remove(peer)
-        self._views.claimed(peer.id)
+        self._views.claimed(peer.node)
 
     def remove(self, peer: Peer) -> None:
         """A peer is not linked any more: whatever was under way ends."""
         core = self._core
-        del core.peers[peer.id]
-        core.registry.routable(peer.id, False)
+        del core.peers[peer.node]
+        core.registry.routable(peer.node, False)
         self._views.records.link_lost(peer)
         self._events.link_lost(peer)
         self._views.records.settle()
         self._end_calls(peer)
-        core.timers.add(("forget", peer.id), core.now + core.settings.lost_peer_memory)
+        core.timers.add(("forget", peer.node), core.now + core.settings.lost_peer_memory)
 
     def buried(self, node: NodeId, left: bool) -> None:
         """A node is dead or has left. What a dead one misses is counted for a while: it may be back."""
@@ -207,7 +207,7 @@ class Peers:
         core, membership = self._core, self._views.membership
         for peer in core.peers.values():
             unused = peer.linked and peer.is_idle and core.now - peer.last_used >= core.settings.idle_link
-            if unused and peer.dialled and peer.speaks and not peer.closing and not membership.watches(peer.id):
+            if unused and peer.dialled and peer.speaks and not peer.closing and not membership.watches(peer.node):
                 core.urgent(peer, Frame(Kind.IDLE, count=ASK))
         self._views.watch_idle()
 
@@ -215,11 +215,11 @@ class Peers:
         """IDLE: the other side wants to close, or not to."""
         core = self._core
         if frame.count == ASK:
-            needed = not peer.is_idle or self._views.membership.watches(peer.id)
+            needed = not peer.is_idle or self._views.membership.watches(peer.node)
             if needed or core.now - peer.last_used < core.settings.idle_link / 2:
                 core.urgent(peer, Frame(Kind.IDLE, count=NO))
             else:
-                core.emit(Unlink(peer.id, "nobody needs it", Cause.IDLE))
+                core.emit(Unlink(peer.node, "nobody needs it", Cause.IDLE))
         elif frame.count == NO:
             peer.closing = False
             peer.last_used = core.now
@@ -250,5 +250,5 @@ class Peers:
         self._views.records.link_lost(peer)
         peer.acknowledged = 0
         self._views.records.settle()
-        self._events.lending.link_lost(peer.id)
-        self._events.pacing.link_lost(peer.id)
+        self._events.lending.link_lost(peer.node)
+        self._events.pacing.link_lost(peer.node)

@@ -36,7 +36,7 @@ class Place(Candidate):
         if claim.ejected < self.claim.ejected:
             self.forgive()
         self.claim = claim
-        self.weight = claim.capacity
+        self.weight = float(claim.capacity)
 
 
 class First(NamedTuple):

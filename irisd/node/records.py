@@ -75,7 +75,7 @@ class Records:
     def link_up(self, peer: Peer) -> None:
         """Tell a new peer everything, and where its publishes to us stand."""
         record = self._core.record
-        ledger = self._core.ledgers[peer.id]
+        ledger = self._core.ledgers[peer.node]
         peer.sent_before = ledger.sent
         whole = self._core.registry.record(self._core.identity.node_id)
         pieces = record_pieces(whole.claims() if whole is not None else (), about=self.about)
@@ -138,7 +138,7 @@ class Records:
         if incoming is None:
             if own and not frame.full and not peer.synced:
                 raise ProtocolError("RECORD: the first one on a link must be whole")
-            author = peer.id if own else piece.node
+            author = peer.node if own else piece.node
             if not author:
                 raise ProtocolError("HEARSAY: it does not say of whom")
             about = piece.about
@@ -162,19 +162,19 @@ class Records:
             return
         peer.incoming.pop(frame.kind, None)
         if own and not incoming.full and not peer.speaks:  # the first release counts on the order alone
-            known = self._membership.view.known(peer.id)
+            known = self._membership.view.known(peer.node)
             incoming.base = known.version if known is not None else 0
         self._take_in(peer, incoming, frame.count, own)
         if own:
             if incoming.full:
                 peer.synced = True
                 self._relinked(peer, frame)
-                self._arrived(peer.id)
+                self._arrived(peer.node)
             self._acknowledge(peer, frame.count)
 
     def _acknowledge(self, peer: Peer, version: int) -> None:
         """Say what is held. One that drains is told behind the calls on their way to it: after that no more come."""
-        known = self._membership.view.known(peer.id)
+        known = self._membership.view.known(peer.node)
         ack = Frame(Kind.RECORD_ACK, count=version)
         if known is not None and known.record.draining:
             self._core.send(peer, REQUESTS, ack)
@@ -198,7 +198,7 @@ class Records:
                     raise ProtocolError(broken)
                 core.claimed(author, incoming.claims, incoming.full)
             self.tidy()
-            self._membership.recorded(author, about, version, peer.id, core.now)
+            self._membership.recorded(author, about, version, peer.node, core.now)
             if self._membership.spread:
                 self._pass_on(peer, incoming, version)
             self._arrived(author)
@@ -239,7 +239,7 @@ class Records:
         author, about = incoming.author, incoming.about
         pieces = encode_record(incoming.claims, base=incoming.base, node=author, about=about)
         for peer in self._linked():
-            if peer is source or not peer.speaks or peer.id == author or not self._membership.spreads_to(peer.id):
+            if peer is source or not peer.speaks or peer.node == author or not self._membership.spreads_to(peer.node):
                 continue
             if incoming.draft is not None:
                 self._pass_whole(peer, author, about, version)
@@ -260,7 +260,7 @@ class Records:
         first.full = True
         frames = _frames(first, pieces)
         if record is not None and len(record) > LONG:
-            peer.outbox.put_stream(Kind(first.kind), _while_it_counts(record, frames, peer.id), PIECE_BYTES)
+            peer.outbox.put_stream(Kind(first.kind), _while_it_counts(record, frames, peer.node), PIECE_BYTES)
             self._core.wake(peer)
             return None
         for frame in frames:
@@ -299,14 +299,14 @@ class Records:
 
     def _relinked(self, peer: Peer, frame: Frame) -> None:
         """Both sides know where their publishes stand: tell what was lost with the link before."""
-        ledger = self._core.ledgers[peer.id]
+        ledger = self._core.ledgers[peer.node]
         if not ledger.resumed(frame.total):
-            self._forgotten(peer.id)
+            self._forgotten(peer.node)
         self._tell(peer, ledger.relinked(frame.seq, peer.sent_before))
 
     def tell_lost(self, peer: Peer) -> None:
         """It counts as there again: tell what was not sent while it was linked and still taken for dead."""
-        self._tell(peer, self._core.ledgers[peer.id].untold())
+        self._tell(peer, self._core.ledgers[peer.node].untold())
 
     def _tell(self, peer: Peer, losses: list[tuple[TopicKey, int]]) -> None:
         for (topic, group), count in losses:
@@ -337,10 +337,10 @@ class Records:
         """Answer a JOIN or SUBSCRIBE once every linked peer knows, or after a bounded wait."""
         core = self._core
         if not self._syncing and self._known >= core.record.version:
-            core.answer(app.id, Frame(Kind.DONE, id=id, count=1))
+            core.answer(app.attachment, Frame(Kind.DONE, id=id, count=1))
             return
         syncing = Syncing(app, id, core.record.version)
-        self._syncing[app.id, id] = syncing
+        self._syncing[app.attachment, id] = syncing
         core.timers.add(syncing, core.now + core.settings.sync_timeout)
 
     def expired(self, syncing: Syncing) -> None:
@@ -349,13 +349,13 @@ class Records:
 
     def ended(self, app: App, id: int) -> None:
         """What was joined or subscribed to is over: nobody waits any more."""
-        syncing = self._syncing.pop((app.id, id), None)
+        syncing = self._syncing.pop((app.attachment, id), None)
         if syncing is not None:
             self._core.timers.remove(syncing)
 
     def _answer(self, syncing: Syncing, count: int) -> None:
         self.ended(syncing.app, syncing.id)
-        self._core.answer(syncing.app.id, Frame(Kind.DONE, id=syncing.id, count=count))
+        self._core.answer(syncing.app.attachment, Frame(Kind.DONE, id=syncing.id, count=count))
 
 
 def _while_it_counts(record: Record, frames: Iterator[Frame], reader: NodeId) -> Iterator[Frame]:

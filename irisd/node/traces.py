@@ -140,7 +140,7 @@ class Traces:
     def answered(self, peer: Peer, frame: Frame) -> None:
         """TRACED: the chosen node says what it would do."""
         probe = self._open.get(frame.count)
-        if probe is None or probe.node != peer.id:
+        if probe is None or probe.node != peer.node:
             self._core.drop("no-such-trace")
             return
         try:

@@ -84,7 +84,7 @@ class Views:
             beliefs = decode_beliefs(frame.body)
         except WireError as error:
             raise ProtocolError(str(error)) from None
-        self.membership.believed(peer.id, beliefs, self._core.now)
+        self.membership.believed(peer.node, beliefs, self._core.now)
 
     def view(self, peer: Peer, frame: Frame) -> None:
         """VIEW: send what the peer lacks, ask for what it has."""
@@ -109,9 +109,9 @@ class Views:
                 self.records.say_gone(peer, node)
             elif newer and node != view.own:
                 wanted.append(node)
-            elif (incarnation, version) < (known.record.incarnation, known.version) and node != peer.id:
+            elif (incarnation, version) < (known.record.incarnation, known.version) and node != peer.node:
                 lacking.append(node)
-        lacking += [each.node for each in view.held(buckets) if each.node not in held and each.node != peer.id]
+        lacking += [each.node for each in view.held(buckets) if each.node not in held and each.node != peer.node]
         for node in lacking[:MAX_PASSED]:
             self.records.send(peer, node)
         self._core.urgent(peer, Frame(Kind.SYNCED))
@@ -132,7 +132,7 @@ class Views:
 
     def synced(self, peer: Peer, frame: Frame) -> None:
         """SYNCED: the peer has sent all that was asked for."""
-        if self._syncing_with == peer.id:
+        if self._syncing_with == peer.node:
             self._syncing_with = b""
         self._in_sync()
 

@@ -64,15 +64,15 @@ class Watches:
         try:
             cluster = valid_cluster(frame.address) if frame.address else ""
         except BadName as error:
-            core.fail(app.id, frame.id, Code.INVALID, str(error))
+            core.fail(app.attachment, frame.id, Code.INVALID, str(error))
             return
         if app.draining or core.draining:
             what = "this app has said GOODBYE" if app.draining else "the daemon is shutting down"
-            core.fail(app.id, frame.id, Code.MEMBER_LOST, f"{what}: nothing more is told")
+            core.fail(app.attachment, frame.id, Code.MEMBER_LOST, f"{what}: nothing more is told")
             return
         if app.standing >= core.settings.max_claims:
             full = f"one app may join, subscribe and watch at most {core.settings.max_claims} times"
-            core.fail(app.id, frame.id, Code.OVERLOADED, full)
+            core.fail(app.attachment, frame.id, Code.OVERLOADED, full)
             return
         if not self._watching:
             self._look()
@@ -81,7 +81,7 @@ class Watches:
         outbox = app.outbox
         if outbox.bytes and outbox.bytes + size > outbox.limit:
             self._forget_if_alone()
-            core.fail(app.id, frame.id, Code.OVERLOADED, "too much waits for this app to tell it how things are")
+            core.fail(app.attachment, frame.id, Code.OVERLOADED, "too much waits for this app to tell it how things are")
             return
         flow = outbox.open(
             frame.id, limit=QUEUE_BYTES + size, when_full=WhenFull.DROP_OLDEST, notice=Kind.CHANGE, kept=True
@@ -98,7 +98,7 @@ class Watches:
         """UNSUBSCRIBE: what still waits is dropped."""
         if id in app.watches:
             self._end(app, id)
-            self._core.answer(app.id, Frame(Kind.DONE, id=id))
+            self._core.answer(app.attachment, Frame(Kind.DONE, id=id))
 
     def app_gone(self, app: App) -> None:
         """An app is gone, and with it its watches."""

@@ -275,10 +275,11 @@ def decode_frame(data: bytes, at: int, end: int, max_body: int, max_header: int 
     if "members" in fields:
         fields["members"] = tuple(fields["members"])
     if "sizes" in fields:
-        fields["sizes"] = bytes(frame.sizes)
+        sizes = bytes(fields["sizes"])  # it grew as a bytearray
+        fields["sizes"] = sizes
         whole = frame.total if frame.more else len(frame.body)  # a first part states the sizes of all parts
-        if sum_sizes(frame.sizes) != whole:
-            raise WireError(f"sizes: they add up to {sum_sizes(frame.sizes)}, the body has {whole} bytes")
+        if sum_sizes(sizes) != whole:
+            raise WireError(f"sizes: they add up to {sum_sizes(sizes)}, the body has {whole} bytes")
     return frame
 
 

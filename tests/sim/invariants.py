@@ -136,9 +136,9 @@ def check_quiet(world: World, node: Node) -> None:
                 left[f"{who}: slots of {member.cluster}"] = member.outstanding
     for peer in core.peers.values():
         left[f"{name} towards {peer.info.name}: pieces"] = peer.incoming
-        unacknowledged = core.ledgers[peer.id].unacknowledged
+        unacknowledged = core.ledgers[peer.node].unacknowledged
         left[f"{name} towards {peer.info.name}: unacknowledged"] = unacknowledged >= ACK_EVERY
-        left[f"{name} towards {peer.info.name}: losses"] = core.ledgers[peer.id]._lost
+        left[f"{name} towards {peer.info.name}: losses"] = core.ledgers[peer.node]._lost
         left[f"{name} towards {peer.info.name}: not synced"] = not peer.synced
     left[f"{name}: under way"] = node.under_way
     members = node._calls.members

@@ -57,7 +57,7 @@ class Answering:
     def run(self) -> None:
         pump(*self.places)
         for number, place in enumerate(self.places):
-            for app in [app.id for app in place.node.core.apps.values() if app.members]:
+            for app in [app.attachment for app in place.node.core.apps.values() if app.members]:
                 for frame in place.hear(app):
                     if frame.kind != Kind.REQUEST:
                         continue
