@@ -1,7 +1,11 @@
 # irisd and iris. Anything with Python 3.11+ and venv serves as a base (--build-arg BASE=...).
 ARG BASE=python:3.11-slim
+# Compiled (--build-arg COMPILED=1) takes a C compiler, which python:3.11 has: --build-arg BUILDER=python:3.11
+ARG BUILDER=${BASE}
 
-FROM ${BASE} AS build
+FROM ${BUILDER} AS build
+ARG COMPILED=0
+ENV HATCH_BUILD_HOOK_ENABLE_MYPYC=${COMPILED}
 WORKDIR /src
 COPY . .
 RUN python3 -m venv /opt/irisd \

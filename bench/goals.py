@@ -72,9 +72,8 @@ def _trip(ours: str, bound: float) -> Goal:
     return _versus(f"request p50: {ours} to nats", "roundtrip", "p50 us", ours, "nats", bound, most=True)
 
 
-def _small(other: str, bound: float) -> Goal:
-    text = f"16-byte messages: irisd-local-1 to {other}"
-    return _versus(text, "sizes", "received/s", "irisd-local-1", other, bound, point=16)
+def _small(ours: str, other: str, bound: float) -> Goal:
+    return _versus(f"16-byte messages: {ours} to {other}", "sizes", "received/s", ours, other, bound, point=16)
 
 
 def _busy(ours: str, bound: float) -> Goal:
@@ -104,28 +103,40 @@ def _idle(lane: str, kilobytes: float) -> Goal:
 
 
 GOALS: tuple[Goal, ...] = (
-    _pubsub("irisd-local-1", "nats", 4.0),
-    _pubsub("irisd-local-1", "zenoh-unix", 1.2),
-    _pubsub("irisd-local-1", "zenoh-tcp", 1.2),
-    _pubsub("irisd-local-1", "zeromq-ipc", 1.0),
-    _pubsub("irisd-local-1", "zeromq-tcp", 1.0),
-    _pubsub("irisd-local-2", "nats", 3.5),
-    _pubsub("irisd-local-2", "zenoh-unix", 1.0),
-    _pubsub("irisd-local-2", "zenoh-tcp", 1.0),
-    _pubsub("irisd-local-2", "zeromq-ipc", 0.9),
-    _pubsub("irisd-local-2", "zeromq-tcp", 0.9),
+    *(
+        _pubsub(f"irisd-{build}-{nodes}", other, bound)
+        for build in ("local", "compiled")
+        for nodes, other, bound in (
+            (1, "nats", 4.0),
+            (1, "zenoh-unix", 1.2),
+            (1, "zenoh-tcp", 1.2),
+            (1, "zeromq-ipc", 1.0),
+            (1, "zeromq-tcp", 1.0),
+            (2, "nats", 3.5),
+            (2, "zenoh-unix", 1.0),
+            (2, "zenoh-tcp", 1.0),
+            (2, "zeromq-ipc", 0.9),
+            (2, "zeromq-tcp", 0.9),
+        )
+    ),
     _pubsub("irisd-grpc-1", "nats", 1.3),
-    _small("nats", 4.0),
-    _small("zeromq-ipc", 1.0),
-    _trip("irisd-local-1", 0.8),
+    *(
+        goal
+        for build in ("local", "compiled")
+        for goal in (
+            _small(f"irisd-{build}-1", "nats", 4.0),
+            _small(f"irisd-{build}-1", "zeromq-ipc", 1.0),
+            _trip(f"irisd-{build}-1", 0.8),
+            _trip(f"irisd-{build}-2", 1.0),
+            _busy(f"irisd-{build}-1", 2.0),
+            _busy(f"irisd-{build}-2", 1.5),
+            _tunnel(build),
+        )
+    ),
     _trip("irisd-grpc-1", 2.0),
-    _trip("irisd-local-2", 1.0),
-    _busy("irisd-local-1", 2.0),
-    _busy("irisd-local-2", 1.5),
     _fan_out(1),
     _fan_out(10),
     _fan_out(100),
-    _tunnel("local"),
     _tunnel("grpc"),
     _flat("irisd-local-1"),
     _flat("irisd-local-2"),

@@ -26,10 +26,12 @@ from irisd.errors import ConfigError, IrisdError
 from irisd.grpcio import import_grpc
 from irisd.keys import SEED_BYTES, ServiceKey
 from irisd.keys.files import load_key_file, protect_output, write_key_file
+from irisd.wire import frames
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 MAX_FILE_BYTES = 1 << 20
+BUILD = "" if frames.__file__.endswith(".py") else " (compiled)"
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -94,7 +96,7 @@ def _default(option: Option) -> str:
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="irisd", message="%(prog)s %(version)s")
+@click.version_option(__version__, prog_name="irisd", message=f"%(prog)s %(version)s{BUILD}")
 @click.pass_context
 def irisd(context: click.Context) -> int:
     """The Iris daemon: one per host, a mesh between them, names instead of addresses.

@@ -17,6 +17,8 @@ import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, settings
 
+from irisd.wire import frames
+
 settings.register_profile("short", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("long", max_examples=5_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
@@ -47,6 +49,18 @@ def _guard(event: str, args: tuple[object, ...]) -> None:
 
 
 sys.addaudithook(_guard)
+
+
+COMPILED = not frames.__file__.endswith(".py")
+
+
+def pytest_report_header() -> str:
+    return f"irisd: {'compiled' if COMPILED else 'as it is written'}, in {Path(frames.__file__).parents[1]}"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if COMPILED and item.get_closest_marker("source") is not None:
+        pytest.skip("replaces what a compiled build has fixed")
 
 
 @pytest.fixture

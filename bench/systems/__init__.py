@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from bench.systems.activemq import ActiveMq
 from bench.systems.base import System
 from bench.systems.irisd import Irisd
@@ -13,9 +15,14 @@ from bench.systems.redis import Redis
 from bench.systems.zenoh import Zenoh
 from bench.systems.zeromq import ZeroMq
 
+COMPILED = Path(__file__).parents[2] / "build" / "compiled"
+"""Where ``make compiled`` leaves what it has built."""
+
 _ALL: list[System] = [
     Irisd("local", 1),
     Irisd("local", 2),
+    Irisd("local", 1, COMPILED),
+    Irisd("local", 2, COMPILED),
     Irisd("grpc", 1),
     Irisd("grpc", 2),
     Nats(),

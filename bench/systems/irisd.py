@@ -23,30 +23,41 @@ class Irisd(System):
     Args:
         lane: How apps attach: ``grpc`` or ``local``; workers are told by ``IRIS_LANE``.
         nodes: How many daemons.
+        tree: Where daemons and apps are imported from, as ``make compiled`` leaves them; None: from where this runs.
     """
 
     flow = "its own: the subscription blocks its publishers (when_full='block')"
     can = frozenset({PUBSUB, REQUEST, TUNNEL, ATTACH})
 
-    def __init__(self, lane: str, nodes: int) -> None:
+    def __init__(self, lane: str, nodes: int, tree: Path | None = None) -> None:
         self.lane = lane
         self.nodes = nodes
-        self.name = f"irisd-{lane}-{nodes}"
-        self.label = f"irisd, {lane}, {nodes} node{'s' * (nodes > 1)}"
+        self.tree = tree
+        what = lane if tree is None else "compiled"
+        self.name = f"irisd-{what}-{nodes}"
+        self.label = f"irisd, {what}, {nodes} node{'s' * (nodes > 1)}"
 
     def installed(self) -> Found:
         if self.lane == "local" and importlib.util.find_spec("iris_client._lane_local") is None:
             return Found(None, "this release of iris_client attaches over gRPC only")
-        return packages("irisd", "grpcio")
+        found = packages("irisd", "grpcio")
+        if self.tree is None or found.version is None:
+            return found
+        if not [*self.tree.glob("irisd/wire/frames.*.so")]:
+            return Found(None, "make compiled")
+        return Found(f"{found.version}, compiled")
 
     def environment(self) -> dict[str, str]:
-        return {"IRIS_LANE": self.lane}
+        if self.tree is None:
+            return {"IRIS_LANE": self.lane}
+        path = os.pathsep.join((str(self.tree), str(self.tree / "client")))
+        return {"IRIS_LANE": self.lane, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
 
     @asynccontextmanager
     async def serve(self, folder: Path) -> AsyncIterator[JSON]:
         from irisd.demo.mesh import Mesh  # workers need none of it
 
-        async with Mesh(self.nodes, "--max-attachments", "65536") as mesh:
+        async with Mesh(self.nodes, "--max-attachments", "65536", environment=self.environment()) as mesh:
             yield {"first": mesh[0].url, "last": mesh[-1].url, "pids": [daemon.pid for daemon in mesh.daemons]}
 
     def client(self, address: JSON, endpoints: list[str]) -> Client:

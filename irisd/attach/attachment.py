@@ -40,7 +40,7 @@ from irisd.wire import WireError, decode_batch, decode_slices
 MAX_DETAIL = 1024
 """Characters of a status' details; they travel in a header, and apps cap those."""
 
-FIRST_SLICE, MAX_SLICE = 8, 256
+FIRST_SLICE, MAX_SLICE = 8, 32
 """How many frames are handed over in an app's first turn, and at most."""
 
 _log = structlog.get_logger("irisd.attach")

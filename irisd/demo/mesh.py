@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -39,13 +39,16 @@ class DaemonProcess:
         links: Where other daemons link, ``host:port``; known once it is ready.
     """
 
-    def __init__(self, folder: Path, name: str, arguments: Sequence[str]) -> None:
+    def __init__(
+        self, folder: Path, name: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> None:
         self.name = name
         self.socket = folder / f"{name}.sock"
         self.url = f"unix://{self.socket}"
         self.log = folder / f"{name}.log"
         self.links = ""
         self._arguments = list(arguments)
+        self._environment = dict(environment or {})
         self._process: asyncio.subprocess.Process | None = None
 
     def seed_with(self, addresses: Sequence[str]) -> None:
@@ -85,6 +88,7 @@ class DaemonProcess:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env={**os.environ, **self._environment},
             )
         try:
             status = await self._answer()
@@ -167,17 +171,26 @@ class Mesh:
         discover: Start them with nothing but the key: they find each other by multicast over the loopback
             interface. Otherwise each is told of those before it, and multicast is off. Where multicast
             proves impossible they are started anew with seeds, and :attr:`fallback` says why.
+        environment: Of every daemon, beside this process's.
 
     Attributes:
         fallback: Why they did not find each other; empty: they did, or were not asked to.
     """
 
-    def __init__(self, nodes: int, *arguments: str, service: str = "bench", discover: bool = False) -> None:
+    def __init__(
+        self,
+        nodes: int,
+        *arguments: str,
+        service: str = "bench",
+        discover: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._nodes = nodes
         self._discover = discover
         self.fallback = ""
         self._arguments = ("--log-level", "warning", *arguments)
         self._service = service
+        self._environment = environment
         self._folder = tempfile.TemporaryDirectory(prefix="irisd-")
         self.folder = Path(self._folder.name)
         self.key = self.folder / "service.key"
@@ -191,7 +204,8 @@ class Mesh:
         seeding = [word for seed in seeds for word in ("--seed", seed)]
         if not self._discover:
             seeding += ["--multicast", "off"]
-        return DaemonProcess(self.folder, name, ["--key", str(self.key), *self._arguments, *arguments, *seeding])
+        words = ["--key", str(self.key), *self._arguments, *arguments, *seeding]
+        return DaemonProcess(self.folder, name, words, self._environment)
 
     async def __aenter__(self) -> Mesh:
         text = ServiceKey.generate(self._service, os.urandom(SEED_BYTES)).to_text("made for a measurement")

@@ -147,7 +147,9 @@ class Attachments:
         elif not frame.patterns or frame.patterns & ~ALL_PATTERNS:
             core.fail(app.attachment, frame.id, Code.INVALID, "patterns: state at least one, and only known ones")
         elif not 1 <= frame.concurrency <= MAX_CONCURRENCY:
-            core.fail(app.attachment, frame.id, Code.INVALID, f"concurrency: 1 to {MAX_CONCURRENCY}, not {frame.concurrency}")
+            core.fail(
+                app.attachment, frame.id, Code.INVALID, f"concurrency: 1 to {MAX_CONCURRENCY}, not {frame.concurrency}"
+            )
         elif frame.balance > MAX_BALANCE or frame.priority > MAX_PRIORITY:
             rule = f"balance: 0 to {MAX_BALANCE}, priority: 0 to {MAX_PRIORITY}"
             core.fail(app.attachment, frame.id, Code.INVALID, rule)

@@ -81,7 +81,9 @@ class Watches:
         outbox = app.outbox
         if outbox.bytes and outbox.bytes + size > outbox.limit:
             self._forget_if_alone()
-            core.fail(app.attachment, frame.id, Code.OVERLOADED, "too much waits for this app to tell it how things are")
+            core.fail(
+                app.attachment, frame.id, Code.OVERLOADED, "too much waits for this app to tell it how things are"
+            )
             return
         flow = outbox.open(
             frame.id, limit=QUEUE_BYTES + size, when_full=WhenFull.DROP_OLDEST, notice=Kind.CHANGE, kept=True

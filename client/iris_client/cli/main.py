@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 import iris_client as iris
+from iris_client import _frames
 from iris_client.cli import admin, bench, call, doctor, events, inspect, serve, top, topics, trace, tunnel
 from iris_client.cli.completion import COMPLETE_VARIABLE, completion
 from iris_client.cli.options import examples, global_options
@@ -75,7 +76,7 @@ class _Commands(click.Group):
 def cli(ctx: click.Context, /, show_version: bool, **_: Any) -> None:
     """Talk to names instead of addresses, through the irisd on this host."""
     if show_version:
-        print(f"iris {iris.__version__}")
+        print(f"iris {iris.__version__}{'' if _frames.__file__.endswith('.py') else ' (compiled)'}")
         ctx.exit(0)
     if ctx.invoked_subcommand is None:
         print(ctx.get_help())

@@ -67,6 +67,7 @@ def test_an_id_is_used_once_at_a_time():
         assembly.begin(first(1, 6), b"ab", LIMIT)
 
 
+@pytest.mark.source
 def test_how_many_and_how_much_is_bounded(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(_assembly, "MAX_UNFINISHED_BYTES", 100)
     assembly = Assembly()

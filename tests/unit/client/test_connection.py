@@ -181,6 +181,7 @@ async def test_a_daemon_that_breaks_the_protocol_is_left(caplog: pytest.LogCaptu
     await ground.connection.stop("done", kindly=True)
 
 
+@pytest.mark.source
 async def test_a_defect_of_ours_is_logged_and_survived(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):

@@ -627,6 +627,7 @@ async def test_a_reply_lost_half_way_is_asked_for_again_where_that_does_no_harm(
     assert PROCESS.held == 0
 
 
+@pytest.mark.source
 async def test_a_body_that_had_not_left_is_sent_to_another_without_being_asked():
     """The first member's app stands still before all has come: nothing has run, so nothing is lost by trying again."""
     body = random.Random(9).randbytes(4 * MiB)

@@ -408,6 +408,7 @@ def test_survey(daemon: Daemon):
     assert (call.asked, list(call.answered), call.over) == (("a", "b", "c"), ["a", "b"], True)
 
 
+@pytest.mark.source
 def test_answers_nobody_reads_are_bounded(daemon: Daemon, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(_calls, "CALL_BUFFER_BYTES", 100)
     call = survey(daemon)
