@@ -84,11 +84,18 @@ bench: $(VENV)/.dev ## irisd beside other systems here (PEERS=1 installs their c
 COMPILED_TREE := build/compiled
 
 compiled: $(VENV)/.dev ## Wheels with what every frame passes compiled (dist/; a C compiler, 3 minutes), and their tests
-	@rm -rf $(COMPILED_TREE) dist/*.whl && mkdir -p $(COMPILED_TREE) dist
-	@tar -c --exclude-vcs --exclude='./.venv*' --exclude=./build --exclude=./dist . | tar -x -C $(COMPILED_TREE)
-	@HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(PIP) wheel --no-deps -w dist $(COMPILED_TREE)/client $(COMPILED_TREE)
-	@cd $(COMPILED_TREE) && PYTHONPATH="$$PWD:$$PWD/client" $(abspath $(BIN))/python -m pytest -q tests/unit tests/sim tests/integration $(ARGS)
-	@echo "tested; in dist/: $$(cd dist && echo *.whl)"
+	@rm -rf $(COMPILED_TREE) dist/compiled && mkdir -p $(COMPILED_TREE) dist/compiled
+	@tar -cf $(COMPILED_TREE).tar --exclude=./.git --exclude='./.venv*' --exclude='./.*_cache' \
+	    --exclude=./.hypothesis --exclude=./build --exclude=./dist --exclude='*.so' --exclude=__pycache__ .
+	@tar -xf $(COMPILED_TREE).tar -C $(COMPILED_TREE) && rm $(COMPILED_TREE).tar
+	@HATCH_BUILD_HOOK_ENABLE_MYPYC=1 PIP_CONSTRAINT=$(abspath constraints.txt) \
+	    $(PIP) wheel --no-deps -w dist/compiled $(COMPILED_TREE)/client $(COMPILED_TREE)
+	@"$$(cat $(VENV)/.python)" -m venv --clear $(VENV)-compiled
+	@$(VENV)-compiled/bin/python -m pip --disable-pip-version-check -q install -c constraints.txt \
+	    dist/compiled/iris_client-*.whl "$$(echo dist/compiled/irisd-*.whl)[test]"
+	@cd $(COMPILED_TREE) && $(abspath $(VENV))-compiled/bin/python -m pytest -q \
+	    tests/unit tests/sim tests/fuzz tests/integration $(ARGS)
+	@echo "tested; in dist/compiled: $$(cd dist/compiled && echo *.whl)"
 
 oldest: $(VENV)-oldest/.ready ## Unit and integration on the oldest dependencies allowed
 	@$(VENV)-oldest/bin/python -m pytest -q -p no:cacheprovider tests/unit tests/integration $(ARGS)
@@ -131,7 +138,7 @@ $(VENV)-oldest/.ready: $(VENV)/.python pyproject.toml client/pyproject.toml cons
 	@touch $@
 
 clean: ## Remove what make made (environments included)
-	@rm -rf $(VENV) $(VENV)-proto $(VENV)-oldest .make .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist client/dist
+	@rm -rf $(VENV) $(VENV)-proto $(VENV)-oldest $(VENV)-compiled .make .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist client/dist
 	@find irisd client tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # ---------------------------------------------------------------------- environment

@@ -7,6 +7,7 @@ import importlib.util
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.machinery import EXTENSION_SUFFIXES
 from operator import attrgetter
 from pathlib import Path
 
@@ -15,6 +16,16 @@ from bench.process import JSON
 from bench.systems.base import ATTACH, CLUSTER, PUBSUB, REQUEST, TOPIC, TUNNEL, Client, Found, System, packages
 
 MAX_REQUEST_TIMEOUT = 60.0
+
+
+def _differs(tree: Path, package: str) -> bool:
+    """Whether a tree holds other sources than the one this runs from."""
+    here = Path(__file__).parents[2]
+    names = {path.relative_to(root) for root in (here, tree) for path in (root / package).rglob("*.py")}
+    try:
+        return any((here / name).read_bytes() != (tree / name).read_bytes() for name in names)
+    except FileNotFoundError:
+        return True
 
 
 class Irisd(System):
@@ -43,8 +54,10 @@ class Irisd(System):
         found = packages("irisd", "grpcio")
         if self.tree is None or found.version is None:
             return found
-        if not [*self.tree.glob("irisd/wire/frames.*.so")]:
+        if not self.tree.joinpath(f"irisd/wire/frames{EXTENSION_SUFFIXES[0]}").exists():
             return Found(None, "make compiled")
+        if any(_differs(self.tree, package) for package in ("irisd", "client/iris_client")):
+            return Found(None, "make compiled: the sources have changed since")
         return Found(f"{found.version}, compiled")
 
     def environment(self) -> dict[str, str]:

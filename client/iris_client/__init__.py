@@ -17,7 +17,6 @@ Every call has a timeout, every failure is typed and says whether the handler ra
 for threads; ``iris_client.testing`` runs a mesh inside a test.
 """
 
-from iris_client._calls import Answer
 from iris_client._cluster import Cluster
 from iris_client._codecs import BYTES, JSON, Codec
 from iris_client._errors import (
@@ -47,7 +46,7 @@ from iris_client._errors import (
 )
 from iris_client._joined import Joined
 from iris_client._mesh import Mesh, connect
-from iris_client._model import Change, Event, Executed, KiB, MiB, Reply, Request, State, StateChange
+from iris_client._model import Answer, Change, Event, Executed, KiB, MiB, Reply, Request, State, StateChange
 from iris_client._run import run
 from iris_client._subscription import Subscription
 from iris_client._survey import Survey

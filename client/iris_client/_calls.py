@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 from iris_client._errors import DeadlineExceeded, DeliveryError, Detached, IrisError, Overloaded, from_frame
 from iris_client._frames import Code, Header, Kind, ProtocolError
-from iris_client._model import CALL_BUFFER_BYTES, NO_HEADERS, Executed
+from iris_client._model import CALL_BUFFER_BYTES, Answer, Executed
 from iris_client._tunnelflow import TunnelFlow
 
 SURVEY_GRACE: Final = 1.0
@@ -158,29 +158,6 @@ class Standing(Call):
         if self.leaving:
             self.over = True
             self.changed(None)
-
-
-class Answer:
-    """One member's answer to a survey.
-
-    Attributes:
-        member: Who answered.
-        body: What it answered; empty when it failed.
-        headers: The answering app's headers.
-        error: What it failed with, or None.
-    """
-
-    __slots__ = ("body", "error", "headers", "member")
-
-    def __init__(self, member: str, body: bytes, headers: Any = NO_HEADERS, error: DeliveryError | None = None) -> None:
-        self.member = member
-        self.body = body
-        self.headers = headers
-        self.error = error
-
-    def __repr__(self) -> str:
-        what = f"error={self.error!r}" if self.error is not None else f"body=<{len(self.body)} bytes>"
-        return f"Answer(member={self.member!r}, {what})"
 
 
 class SurveyCall(Call):

@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntFlag, StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from iris_client._errors import DeliveryError
 
 KiB: Final = 1024
 MiB: Final = 1024 * KiB
@@ -173,6 +176,31 @@ class Change:
     reason: str = ""
     present: bool = False
     lost: int | None = 0
+
+
+class Answer:
+    """One member's answer to a survey.
+
+    Attributes:
+        member: Who answered.
+        body: What it answered; empty when it failed.
+        headers: The answering app's headers.
+        error: What it failed with, or None.
+    """
+
+    __slots__ = ("body", "error", "headers", "member")
+
+    def __init__(
+        self, member: str, body: bytes, headers: Mapping[str, str] = NO_HEADERS, error: DeliveryError | None = None
+    ) -> None:
+        self.member = member
+        self.body = body
+        self.headers = headers
+        self.error = error
+
+    def __repr__(self) -> str:
+        what = f"error={self.error!r}" if self.error is not None else f"body=<{len(self.body)} bytes>"
+        return f"Answer(member={self.member!r}, {what})"
 
 
 @dataclass(frozen=True, slots=True)

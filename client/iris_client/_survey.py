@@ -6,7 +6,8 @@ import asyncio
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from iris_client._calls import Answer, SurveyCall
+from iris_client._calls import SurveyCall
+from iris_client._model import Answer
 
 if TYPE_CHECKING:
     from iris_client._mesh import Mesh

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-from iris_client._calls import Answer
 from iris_client._cluster import Cluster
 from iris_client._joined import DRAIN_TIMEOUT
-from iris_client._model import Change, Event
+from iris_client._model import Answer, Change, Event
 from iris_client._portal import call_from_thread
 
 

@@ -9,7 +9,6 @@ One loop, in a thread of its own, does the work; any number of threads may use o
 and run in threads of their own; calls they make wait no longer than their own caller does.
 """
 
-from iris_client._calls import Answer
 from iris_client._cluster import Cluster
 from iris_client._codecs import BYTES, JSON, Codec
 from iris_client._errors import (
@@ -37,7 +36,7 @@ from iris_client._errors import (
     TunnelBroken,
     WouldBlock,
 )
-from iris_client._model import Change, Event, Executed, KiB, MiB, Reply, Request, State, StateChange
+from iris_client._model import Answer, Change, Event, Executed, KiB, MiB, Reply, Request, State, StateChange
 from iris_client._run import run
 from iris_client._sync_mesh import Mesh, connect
 from iris_client._sync_things import Joined, Subscription, Survey, Tunnel, Watch

@@ -214,8 +214,8 @@ class LocalChannel(asyncio.BufferedProtocol):
                 return
         except SpError as error:
             return self._fail(WireError(str(error)))
-        except Exception as error:
-            return self._fail(error)
+        except Exception as defect:
+            return self._fail(defect)
         if batch:
             self._waiting.append(batch)
             self._held += len(batch)

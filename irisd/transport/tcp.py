@@ -30,7 +30,9 @@ _UNSENT_LOW_WATER: Final = getattr(socket, "TCP_NOTSENT_LOWAT", 25 if _LINUX els
 _THIN_LINEAR_TIMEOUTS: Final = 16 if _LINUX else 0
 """Who has little in flight, as heartbeats have, repeats it six times before the pauses between repeats double."""
 _RTO_MAX_MS: Final = 44 if _LINUX else 0
-"""The longest of these pauses (since Linux 6.15; it takes nothing below a second)."""
+"""The longest of these pauses (since Linux 6.15)."""
+_RTO_MAX_RANGE: Final = (1_000, 120_000)
+"""What it takes, ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +42,8 @@ class TcpOptions:
     user_timeout: float = 5.0
     """How long sent bytes may stay unacknowledged before the kernel gives the connection up."""
     repeat_pause: float = 1.0
-    """Longest pause between two attempts of the kernel to send what is not acknowledged, where it can be told. It would
-    double them, so that a cable that was out for 2.5 s would seem to be out for five."""
+    """Longest pause between two attempts of the kernel to send what is not acknowledged, where it can be told: a second
+    to two minutes. It would double them, so that a cable that was out for 2.5 s would seem to be out for five."""
     unsent: int = 128 * 1024
     """Most bytes that lie in the kernel and are not on their way."""
     high_water: int = 256 * 1024
@@ -170,10 +172,11 @@ class TcpConnection(asyncio.BufferedProtocol):
 def tune(sock: socket.socket, options: TcpOptions) -> None:
     """Set a connection's socket options; those this system does not have are left out."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    least, most = _RTO_MAX_RANGE
     for option, value in (
         (getattr(socket, "TCP_USER_TIMEOUT", 0), round(options.user_timeout * 1000)),
         (_THIN_LINEAR_TIMEOUTS, 1),
-        (_RTO_MAX_MS, round(options.repeat_pause * 1000)),
+        (_RTO_MAX_MS, min(max(least, round(options.repeat_pause * 1000)), most)),
         (_UNSENT_LOW_WATER, options.unsent),
     ):
         with contextlib.suppress(OSError):

@@ -47,7 +47,7 @@ async def test_two_hundred_simultaneous_dials() -> None:
             if lower.seen.live[0].dialled:
                 dialled_by_lower += 1
             else:  # not simultaneous after all: the link was up before the lower's own handshake was done
-                assert [fact.dialled for fact in lower.seen.named(Outcome.DUPLICATE)] == [True]
+                assert [fact.dialled for fact in lower.seen.named(Outcome.DUPLICATE)] == [True], lower.seen.facts
             assert len(one.seen.ups) == len(two.seen.ups) == 1, "a link came up only to be given up"
             one.seen.send(one.seen.live[0], b"ping")
             await two.seen.until(lambda two=two: two.seen.bodies)  # type: ignore[misc]
