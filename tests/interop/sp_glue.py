@@ -15,6 +15,10 @@ from irisd.sp import DEFAULT_MAX_SIZE, EndpointType, Framing, SpError, SpStream
 PATIENCE = 15.0  # seconds until a peer that should have done something has failed the test
 
 
+ACCEPTING = 3
+"""Turns of the loop until an accepted connection is made: its task, its protocol, its transport."""
+
+
 class Pipe(asyncio.Protocol):
     """One SP connection: bytes in, messages to its socket's inbox."""
 
@@ -87,15 +91,19 @@ class SpSocket:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.is_closing = True
-        for server in self._servers:
-            server.close()
-        await asyncio.sleep(0)  # a peer that dials again and again may have been accepted in this very turn
+        loop = asyncio.get_running_loop()
+        for server in self._servers:  # accept no more, but close only when all are gone: those of a closed server
+            for sock in server.sockets:  # that were accepted in this very turn would never be made, nor ended
+                loop.remove_reader(sock.fileno())
+        for _ in range(ACCEPTING):
+            await asyncio.sleep(0)
         for pipe in list(self.connections):
             pipe.abort()
-        for server in self._servers:
-            await server.wait_closed()
         while self.connections:
             await asyncio.wait_for(self.down.get(), PATIENCE)
+        for server in self._servers:
+            server.close()
+            await server.wait_closed()
 
     async def listen(self, url: str) -> None:
         loop = asyncio.get_running_loop()
