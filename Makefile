@@ -83,7 +83,7 @@ bench: $(VENV)/.dev ## irisd beside other systems here (PEERS=1 installs their c
 # mypyc writes beside the sources it compiles, so it is given a copy: the sources here stay what runs here.
 COMPILED_TREE := build/compiled
 
-compiled: $(VENV)/.dev ## Wheels with what every frame passes compiled (dist/; a C compiler, 3 minutes), and their tests
+compiled: $(VENV)/.dev ## Wheels with what every frame passes compiled (dist/compiled; a C compiler), tested
 	@rm -rf $(COMPILED_TREE) dist/compiled && mkdir -p $(COMPILED_TREE) dist/compiled
 	@tar -cf $(COMPILED_TREE).tar --exclude=./.git --exclude='./.venv*' --exclude='./.*_cache' \
 	    --exclude=./.hypothesis --exclude=./build --exclude=./dist --exclude='*.so' --exclude=__pycache__ .

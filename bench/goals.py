@@ -102,37 +102,34 @@ def _idle(lane: str, kilobytes: float) -> Goal:
     return Goal(f"KB of memory per idle attachment, {lane}", side, None, kilobytes, most=True)
 
 
+def _of_build(build: str) -> tuple[Goal, ...]:
+    """What is judged of the local lane, as written and compiled."""
+    one, two = f"irisd-{build}-1", f"irisd-{build}-2"
+    return (
+        _pubsub(one, "nats", 4.0),
+        _pubsub(one, "zenoh-unix", 1.2),
+        _pubsub(one, "zenoh-tcp", 1.2),
+        _pubsub(one, "zeromq-ipc", 1.0),
+        _pubsub(one, "zeromq-tcp", 1.0),
+        _pubsub(two, "nats", 3.5),
+        _pubsub(two, "zenoh-unix", 1.0),
+        _pubsub(two, "zenoh-tcp", 1.0),
+        _pubsub(two, "zeromq-ipc", 0.9),
+        _pubsub(two, "zeromq-tcp", 0.9),
+        _small(one, "nats", 4.0),
+        _small(one, "zeromq-ipc", 1.0),
+        _trip(one, 0.8),
+        _trip(two, 1.0),
+        _busy(one, 2.0),
+        _busy(two, 1.5),
+        _tunnel(build),
+    )
+
+
 GOALS: tuple[Goal, ...] = (
-    *(
-        _pubsub(f"irisd-{build}-{nodes}", other, bound)
-        for build in ("local", "compiled")
-        for nodes, other, bound in (
-            (1, "nats", 4.0),
-            (1, "zenoh-unix", 1.2),
-            (1, "zenoh-tcp", 1.2),
-            (1, "zeromq-ipc", 1.0),
-            (1, "zeromq-tcp", 1.0),
-            (2, "nats", 3.5),
-            (2, "zenoh-unix", 1.0),
-            (2, "zenoh-tcp", 1.0),
-            (2, "zeromq-ipc", 0.9),
-            (2, "zeromq-tcp", 0.9),
-        )
-    ),
+    *_of_build("local"),
+    *_of_build("compiled"),
     _pubsub("irisd-grpc-1", "nats", 1.3),
-    *(
-        goal
-        for build in ("local", "compiled")
-        for goal in (
-            _small(f"irisd-{build}-1", "nats", 4.0),
-            _small(f"irisd-{build}-1", "zeromq-ipc", 1.0),
-            _trip(f"irisd-{build}-1", 0.8),
-            _trip(f"irisd-{build}-2", 1.0),
-            _busy(f"irisd-{build}-1", 2.0),
-            _busy(f"irisd-{build}-2", 1.5),
-            _tunnel(build),
-        )
-    ),
     _trip("irisd-grpc-1", 2.0),
     _fan_out(1),
     _fan_out(10),

@@ -17,7 +17,8 @@ import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, settings
 
-from irisd.wire import frames
+import irisd
+from irisd.cli import BUILD
 
 settings.register_profile("short", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("long", max_examples=5_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -51,15 +52,12 @@ def _guard(event: str, args: tuple[object, ...]) -> None:
 sys.addaudithook(_guard)
 
 
-COMPILED = not frames.__file__.endswith(".py")
-
-
 def pytest_report_header() -> str:
-    return f"irisd: {'compiled' if COMPILED else 'as it is written'}, in {Path(frames.__file__).parents[1]}"
+    return f"irisd{BUILD}: {Path(irisd.__file__).parent}"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if COMPILED and item.get_closest_marker("source") is not None:
+    if BUILD and item.get_closest_marker("source") is not None:
         pytest.skip("replaces what a compiled build has fixed")
 
 

@@ -216,11 +216,8 @@ class Core:
         waited = self.now - app.last_taken
         far_over = app.outbox.urgent_bytes > 4 * self.settings.app_outbox
         if (far_over or waited > self.settings.not_reading_timeout) and app not in self.evicted:
-            self.emit(
-                Detach(
-                    app.attachment, "RESOURCE_EXHAUSTED", f"not-reading: what was sent lay unread for {waited:.0f} s"
-                )
-            )
+            why = f"not-reading: what was sent lay unread for {waited:.0f} s"
+            self.emit(Detach(app.attachment, "RESOURCE_EXHAUSTED", why))
             self.evicted.append(app)
 
     def fail(

@@ -19,6 +19,8 @@ from iris_client.cli.completion import COMPLETE_VARIABLE, completion
 from iris_client.cli.options import examples, global_options
 from iris_client.cli.output import BROKEN_PIPE, INTERRUPTED, USAGE, Failure, note, report
 
+BUILD = "" if _frames.__file__.endswith(".py") else " (compiled)"
+
 _EPILOG = (
     examples(
         "iris serve shout -- tr a-z A-Z        # answer requests with a command's output",
@@ -76,7 +78,7 @@ class _Commands(click.Group):
 def cli(ctx: click.Context, /, show_version: bool, **_: Any) -> None:
     """Talk to names instead of addresses, through the irisd on this host."""
     if show_version:
-        print(f"iris {iris.__version__}{'' if _frames.__file__.endswith('.py') else ' (compiled)'}")
+        print(f"iris {iris.__version__}{BUILD}")
         ctx.exit(0)
     if ctx.invoked_subcommand is None:
         print(ctx.get_help())
