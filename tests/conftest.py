@@ -18,7 +18,7 @@ import pytest_asyncio
 from hypothesis import HealthCheck, settings
 
 import irisd
-from irisd.cli import BUILD
+from irisd.cli import build
 
 settings.register_profile("short", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("long", max_examples=5_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -53,11 +53,11 @@ sys.addaudithook(_guard)
 
 
 def pytest_report_header() -> str:
-    return f"irisd{BUILD}: {Path(irisd.__file__).parent}"
+    return f"irisd{build()}: {Path(irisd.__file__).parent}"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if BUILD and item.get_closest_marker("source") is not None:
+    if build() and item.get_closest_marker("source") is not None:
         pytest.skip("replaces what a compiled build has fixed")
 
 

@@ -136,7 +136,7 @@ def test_errors_are_one_line_and_a_code():
 
 
 def test_version_and_help():
-    assert irisd("--version").stdout == f"irisd {__version__}{cli.BUILD}\n"
+    assert irisd("--version").stdout == f"irisd {__version__}{cli.build()}\n"
     described = irisd("run", "--help").stdout
     assert all(f"--{option.flag}" in described for option in OPTIONS.values())
 
