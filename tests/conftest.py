@@ -7,6 +7,7 @@ import inspect
 import ipaddress
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -23,6 +24,9 @@ from irisd.cli import build
 settings.register_profile("short", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("long", max_examples=5_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in a shell's background: what tests start must not be
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LEAK_GRACE = 2.0  # seconds a cancelled task may need to finish before it counts as leaked
 

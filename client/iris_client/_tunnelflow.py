@@ -1,8 +1,8 @@
 """One end of a tunnel (pure): pieces, credit both ways, half-close, and never a clean end that was not one.
 
-Each end lets the other send only what it has room for. Room is given back as the app takes messages, half a window at
-a time. An app that reads gets a larger window, as long as all tunnels together stay within a budget, and gives it back
-when others have come.
+Each end lets the other send only what it has room for. Room is given back as the app takes messages, a quarter of a
+window at a time: while one quarter is read here, the others are on their way. An app that reads gets a larger window,
+as long as all tunnels together stay within a budget, and gives it back when others have come.
 
 Invariants:
     - bytes sent never exceed the credit granted by the other end
@@ -40,6 +40,8 @@ TURN_BYTES: Final = PART_BYTES + KiB
 """What a flow writes before others get their turn, headers too: as much as a published batch or a part of a body."""
 LONGEST_DATA: Final = PART_BYTES
 """Bytes one DATA may have at most between two ends that say so, and daemons that pass it on."""
+GIVEN_BACK: Final = 4
+"""The part of a window that is given back at once."""
 DATA_COST: Final = 64
 """Credit a piece and each message uses besides its bytes, so that a flood of tiny messages is bounded too."""
 
@@ -380,7 +382,7 @@ class TunnelFlow:
             self._port.offer_flow(self)
 
     def _grant(self, count: int) -> None:
-        """Let the other end send more. Of what has been taken less than half a window is ever kept back."""
+        """Let the other end send more. Of what has been taken less than a quarter of a window is ever kept back."""
         self._granted += count
         longest = max(0, min(LONGEST_DATA, self._window // 2 - DATA_COST))
         self._port.push_for(self, make(kind=Kind.CREDIT, count=count, max_bytes=longest))
@@ -390,7 +392,7 @@ class TunnelFlow:
             # A message longer than the window would wait for room that only its own end can free.
             self._owed += self._partial_owed
             self._partial_owed = 0
-        if self.clean or self._over or not self._accepted or self._owed * 2 < self._window:
+        if self.clean or self._over or not self._accepted or self._owed * GIVEN_BACK < self._window:
             return
         more, share = 0, self._budget.share
         shrinks = self._window > share

@@ -29,13 +29,13 @@ from irisd.errors import WireError
 from irisd.link.handshake import Credentials, Greeting, Initiator, Purpose, Refused
 from irisd.link.outcome import LinkEnd, Outcome
 from irisd.link.session import MAX_RECORD, Received, Session, SessionError, Settled
-from irisd.sp import Buffer, EndpointType, Framing, MessageEncoder, SpStream
+from irisd.sp import Buffer, EndpointType, Framing, MessageEncoder, Scratch, SpStream
 from irisd.transport.tcp import TcpConnection, TcpOptions
 
-HANDSHAKE_BUFFER: Final = 2048
-CONTROL_BUFFER: Final = MAX_RECORD + 1024
-DATA_BUFFER: Final = 128 * 1024
-"""A read takes what the kernel has, two records at most; every link that is up has one of these."""
+HANDSHAKE_BYTES: Final = 2048
+"""The most that is read and kept of a connection that is not settled."""
+READ_BYTES: Final = 4 * MAX_RECORD
+"""The most that one read brings, into room that all connections share; more would not stay in the processor's cache."""
 LINGER: Final = 2.0
 """Seconds the last bytes, the sealed close among them, may take to be read."""
 MAX_CONTROL_MESSAGE: Final = 64 * 1024
@@ -82,6 +82,7 @@ class LinkConnection:
         dial_address: Where to, if this side dials.
         board: Who decides.
         max_message: Largest message either way on a data connection, in bytes.
+        scratch: Where the daemon's connections read to, :data:`READ_BYTES` long.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class LinkConnection:
         board: Board,
         options: TcpOptions,
         max_message: int,
+        scratch: Scratch,
     ) -> None:
         self.number = number
         self.dialled = dial_address is not None
@@ -107,7 +109,8 @@ class LinkConnection:
         self.end_reason: LinkEnd | None = None
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the socket is gone."""
-        self._tcp = TcpConnection(self, options, buffer_bytes=HANDSHAKE_BUFFER)
+        self._scratch = scratch.view
+        self._tcp = TcpConnection(self, options, self._scratch[:HANDSHAKE_BYTES])
         self._max_message = max_message
         self._initiator: Initiator | None = None
         self._session: Session | None = None
@@ -186,7 +189,7 @@ class LinkConnection:
         max_message = self._max_message if self.purpose is Purpose.DATA else MAX_CONTROL_MESSAGE
         self._stream = SpStream(offer, Framing.TCP, max_size=max_message)
         self.phase = Phase.OPEN
-        self._tcp.resize(DATA_BUFFER if self.purpose is Purpose.DATA else CONTROL_BUFFER)
+        self._tcp.read_into(self._scratch)
         self._tcp.write(self._session.seal([self._stream.data_to_send()]))
 
     # ---------------------------------------------------------- sending
@@ -274,7 +277,7 @@ class LinkConnection:
         self._take(received)
         if failure is not None:
             self.end(LinkEnd(failure.outcome, failure.detail))
-        elif self.phase is Phase.SHAKEN and len(data) - used >= HANDSHAKE_BUFFER:
+        elif self.phase is Phase.SHAKEN and len(data) - used >= HANDSHAKE_BYTES:
             self.end(LinkEnd(Outcome.VIOLATION, "a long record before the connection was settled"))
             return len(data)
         elif self._session.exhausted and self.phase is Phase.OPEN:

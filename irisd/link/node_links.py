@@ -21,7 +21,7 @@ from irisd.link.link import Link, LinkHandler
 from irisd.link.outcome import LinkEnd, LinkFact, Outcome
 from irisd.link.settling import Settling, Step, Verdict
 from irisd.model import PeerInfo
-from irisd.sp import EndpointType
+from irisd.sp import EndpointType, Scratch
 from irisd.transport.tcp import TcpOptions, attach, dial
 
 
@@ -49,6 +49,7 @@ class Host(Protocol):
     """What a node's links need from the service they live in."""
 
     config: LinkConfig
+    scratch: Scratch
 
     def new_number(self) -> int:
         """A number no connection of this daemon has."""
@@ -222,6 +223,7 @@ class NodeLinks:
             board=self,
             options=self._host.config.tcp,
             max_message=self._host.config.max_message,
+            scratch=self._host.scratch,
         )
         self._connections[connection.number] = connection
         return connection

@@ -16,7 +16,7 @@ from typing import Final
 from irisd.config import Address, Listener
 from irisd.errors import ConfigError
 from irisd.keys import Keyring
-from irisd.link.connection import LINGER, LinkConnection
+from irisd.link.connection import LINGER, READ_BYTES, LinkConnection
 from irisd.link.gate import Gate, Stranger
 from irisd.link.handshake import NOBODY, Greeting
 from irisd.link.limits import HandshakeLimits, Repeats, host_of
@@ -26,6 +26,7 @@ from irisd.link.outcome import LinkEnd, LinkFact, Outcome
 from irisd.link.race import Finish, race
 from irisd.link.session import Session
 from irisd.model import PeerInfo
+from irisd.sp import Scratch
 from irisd.transport.tcp import TcpConnection, attach, tune
 from irisd.transport.tcp_listener import TcpListener
 
@@ -50,6 +51,7 @@ class LinkService:
 
     def __init__(self, config: LinkConfig | None = None, observer: Callable[[LinkFact], None] | None = None) -> None:
         self.config = config or LinkConfig()
+        self.scratch = Scratch(READ_BYTES)
         self.counts: Counter[Outcome] = Counter()
         self._observer = observer
         self._gate = Gate(self, HandshakeLimits(self.config.limits), self.config.handshake_timeout)
@@ -193,6 +195,7 @@ class LinkService:
             board=node,
             options=self.config.tcp,
             max_message=self.config.max_message,
+            scratch=self.scratch,
         )
         protocol = connection.resume(purpose, stranger.key_id, greeting, session, stranger.remote)
         self._unconfirmed[connection.number] = connection

@@ -18,7 +18,7 @@ replace their keys every 2^24 records and end before 2^48.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -125,13 +125,9 @@ class Session:
         Raises:
             SessionError: ``EXHAUSTED``.
         """
-        stream = b"".join(parts)
-        if len(stream) <= MAX_PLAINTEXT:
-            return self._record(stream) if stream else []
-        view = memoryview(stream)
         sealed: list[bytes] = []
-        for start in range(0, len(stream), MAX_PLAINTEXT):
-            sealed += self._record(view[start : start + MAX_PLAINTEXT])
+        for plaintext in _pieces(parts):
+            sealed += self._record(plaintext)
         return sealed
 
     def seal_settle(self, generation: int) -> list[bytes]:
@@ -209,6 +205,28 @@ class Session:
         elif notice[0] == _CLOSE:
             self.closed = True
             received.append(_read_close(notice))
+
+
+def _pieces(parts: Iterable[Bytes]) -> Iterator[bytes | memoryview]:
+    """Cut a stream into what records hold. Only what lies across two parts is copied."""
+    gathered: list[Bytes] = []
+    room = MAX_PLAINTEXT
+    for part in parts:
+        if len(part) < room:
+            gathered.append(part)
+            room -= len(part)
+            continue
+        view = memoryview(part)
+        while len(view) >= room:
+            piece = view[:room]
+            yield b"".join([*gathered, piece]) if gathered else piece
+            view = view[room:]
+            gathered, room = [], MAX_PLAINTEXT
+        if view:
+            gathered.append(view)
+            room -= len(view)
+    if room < MAX_PLAINTEXT:
+        yield b"".join(gathered)
 
 
 def _read_close(notice: bytes) -> LinkEnd:

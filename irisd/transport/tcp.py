@@ -1,8 +1,9 @@
 """TCP (edge): one connection as a stream of bytes, and how to dial one.
 
-A :class:`TcpConnection` reads into one buffer that is used again and again, and
-writes with ``writelines``; whoever owns it is called back with views of that
-buffer. What waits to be written is bounded by the owner, who asks
+A :class:`TcpConnection` reads into room that all connections of a loop share,
+since each read is over before the next begins, and writes with ``writelines``;
+whoever owns it is called back with views of that room. What a read leaves over
+is all it keeps. What waits to be written is bounded by the owner, who asks
 :attr:`TcpConnection.is_writable` before each batch, and what lies in the kernel
 unsent is bounded by the socket, so that something urgent is never far behind.
 """
@@ -81,18 +82,16 @@ class TcpConnection(asyncio.BufferedProtocol):
     Args:
         owner: Who is called back.
         options: How it is tuned.
-        buffer_bytes: Size of the receive buffer. It must hold the longest
-            piece the owner wants in one; :meth:`resize` changes it.
+        room: Where to read to. It must be longer than what the owner can leave
+            over; :meth:`read_into` changes it.
     """
 
-    def __init__(self, owner: Owner, options: TcpOptions, *, buffer_bytes: int) -> None:
+    def __init__(self, owner: Owner, options: TcpOptions, room: memoryview) -> None:
         self._owner = owner
         self._options = options
         self._transport: asyncio.Transport | None = None
-        self._buffer = bytearray(buffer_bytes)
-        self._view = memoryview(self._buffer)
-        self._filled = 0
-        self._wanted_size = buffer_bytes
+        self._room = room
+        self._rest = b""  # of the last read
         self._said_all = False
         self.is_writable = False
         """Whether little enough is waiting to write more."""
@@ -106,9 +105,9 @@ class TcpConnection(asyncio.BufferedProtocol):
         if self._transport is not None and not self._said_all and not self._transport.is_closing():
             self._transport.writelines(buffers)
 
-    def resize(self, buffer_bytes: int) -> None:
-        """Use a receive buffer of another size, from the next read on."""
-        self._wanted_size = buffer_bytes
+    def read_into(self, room: memoryview) -> None:
+        """Read to somewhere else, from the next read on; it must be longer than what is left over by then."""
+        self._room = room
 
     def finish_writing(self) -> None:
         """Say that nothing more is coming, once all is sent; reading goes on."""
@@ -138,19 +137,16 @@ class TcpConnection(asyncio.BufferedProtocol):
         self._owner.connected(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._view[self._filled :]
+        rest = self._rest
+        if not rest:
+            return self._room
+        self._room[: len(rest)] = rest
+        return self._room[len(rest) :]
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._filled += nbytes
-        used = self._owner.received(self._view[: self._filled])
-        left = self._filled - used
-        if self._wanted_size != len(self._buffer) and left < self._wanted_size:
-            fresh = bytearray(self._wanted_size)
-            fresh[:left] = self._view[used : self._filled]
-            self._buffer, self._view = fresh, memoryview(fresh)
-        elif used and left:
-            self._view[:left] = self._view[used : self._filled]
-        self._filled = left
+        data = self._room[: len(self._rest) + nbytes]
+        used = self._owner.received(data)
+        self._rest = bytes(data[used:]) if used < len(data) else b""
 
     def eof_received(self) -> bool:
         self._owner.finished()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from random import Random
 
 import pytest
 
 from irisd.link.noise import CipherState
 from irisd.link.outcome import LinkEnd, Outcome
-from irisd.link.session import MAX_PLAINTEXT, Received, Session, SessionError, Settled
+from irisd.link.session import MAX_PLAINTEXT, Bytes, Received, Session, SessionError, Settled
 
 
 def sessions(**bounds: int) -> tuple[Session, Session]:
@@ -48,6 +50,17 @@ def test_long_pieces_take_several_records(size: int) -> None:
     assert len(sealed) == 2 * -(-size // MAX_PLAINTEXT)
     assert all(len(record) <= 65_535 for record in sealed)
     assert b"".join(item for item in opened(two, *sealed) if isinstance(item, bytes)) == data
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_however_the_parts_lie_the_records_are_as_few_as_can_be(seed: int) -> None:
+    random, (one, two) = Random(seed), sessions()
+    sizes = random.choices([0, 1, 13, 5_000, MAX_PLAINTEXT - 1, MAX_PLAINTEXT, MAX_PLAINTEXT + 1, 200_000], k=12)
+    parts = [random.randbytes(size) for size in sizes]
+    kinds: list[Callable[[bytes], Bytes]] = [bytes, bytearray, memoryview]
+    sealed = one.seal([random.choice(kinds)(part) for part in parts])
+    assert len(sealed) == 2 * -(-sum(sizes) // MAX_PLAINTEXT)
+    assert b"".join(item for item in opened(two, *sealed) if isinstance(item, bytes)) == b"".join(parts)
 
 
 def test_any_cut_of_the_stream() -> None:

@@ -64,7 +64,7 @@ async def connected(owner: Owner, buffer_bytes: int = 64) -> AsyncIterator[tuple
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     theirs.setblocking(False)
-    connection = TcpConnection(owner, OPTIONS, buffer_bytes=buffer_bytes)
+    connection = TcpConnection(owner, OPTIONS, memoryview(bytearray(buffer_bytes)))
     await asyncio.get_running_loop().create_connection(lambda: connection, sock=ours)
     try:
         yield connection, theirs
@@ -84,19 +84,33 @@ async def test_what_is_not_used_comes_again_with_more_behind_it() -> None:
         assert owner.offered == [b"abcdef", b"efgh"]
 
 
-async def test_the_buffer_changes_size_between_reads() -> None:
+async def test_where_to_read_to_changes_between_reads() -> None:
     owner = Owner(lambda data: 0)
-    async with connected(owner, 8) as (connection, far):
-        connection.resize(32)
+    async with connected(owner, 9) as (connection, far):
         far.send(b"12345678")
         await owner.until(lambda: len(owner.offered) == 1)
+        connection.read_into(memoryview(bytearray(32)))
         far.send(b"9" * 24)
         await owner.until(lambda: len(owner.offered[-1]) == 32)
-        owner.take = len
-        connection.resize(4)
-        connection.buffer_updated(0)
-        far.send(b"abcdefgh")
-        await owner.until(lambda: owner.offered[-1] == b"efgh")
+        assert owner.offered[-1] == b"12345678" + b"9" * 24
+
+
+async def test_connections_read_to_the_same_place_and_keep_what_is_left() -> None:
+    first, second = Owner(lambda data: len(data) // 4 * 4), Owner(lambda data: len(data) // 4 * 4)
+    room = memoryview(bytearray(16))
+    async with connected(first) as (one, far_one), connected(second) as (two, far_two):
+        one.read_into(room)
+        two.read_into(room)
+        far_one.send(b"abcdef")
+        await first.until(lambda: len(first.offered) == 1)
+        far_two.send(b"ABCDEFG")
+        await second.until(lambda: len(second.offered) == 1)
+        far_one.send(b"ghij")
+        await first.until(lambda: len(first.offered) == 2)
+        far_two.send(b"H")
+        await second.until(lambda: len(second.offered) == 2)
+        assert first.offered == [b"abcdef", b"efghij"]
+        assert second.offered == [b"ABCDEFG", b"EFGH"]
 
 
 async def test_writing_and_the_end_of_it() -> None:
