@@ -8,8 +8,9 @@ from itertools import chain
 
 import grpc
 
-from irisd.attach.attachment import FIRST_SLICE, AttachLimits, abort
+from irisd.attach.attachment import AttachLimits, abort
 from irisd.attach.channel import EOF, Context
+from irisd.attach.stream import FIRST_SLICE
 from irisd.model import Frame, Kind
 from irisd.wire import WireError, decode_slices
 

@@ -28,13 +28,13 @@ from irisd.attach.attachment import (
     Attachment,
     AttachRefused,
     Over,
-    Stream,
     abort,
 )
 from irisd.attach.channel import Context
 from irisd.attach.control import ControlService, ControlSource
 from irisd.attach.hello import Unready
 from irisd.attach.listener import Listener, ListenerSpec, open_listener
+from irisd.attach.stream import Stream
 
 # From the descriptors, which must be loaded anyway for reflection to have them.
 RELAY = attach_pb2.DESCRIPTOR.services_by_name["Relay"].full_name

@@ -6,12 +6,13 @@ import asyncio
 import os
 import sys
 
+import grpc.aio
 import pytest
 
 from irisd.attach import AttachRefused
 from irisd.model import Frame, KiB, Kind, MiB
 from irisd.wire import WireError, decode_batch, encode_batch
-from tests.integration.attach_glue import LANES, MAX_BODY, Apps, app_at, cut_at_will, with_limits
+from tests.integration.attach_glue import LANES, MAX_BODY, App, Apps, app_at, channel_to, cut_at_will, with_limits
 
 # --------------------------------------------------------------------------- the good way
 
@@ -65,6 +66,22 @@ async def test_an_app_that_closes_its_side_is_detached_with_ok(ground, lane):
         assert await app.status() == ("OK", "")
     await ground.apps.until(lambda: ground.apps.said("detached"))
     assert ground.apps.said("detached") == ["closed"]
+    await ground.empty()
+
+
+@pytest.mark.parametrize(("last", "status"), [(b"", "OK"), (b"\x0a\xff\xff\xff\xff\x0f", "INVALID_ARGUMENT")])
+async def test_who_ends_while_its_welcome_is_on_the_way_hears_its_status(ground, last, status):
+    """gRPC takes no status beside a write that is in flight."""
+
+    async def come_and_go(channel: grpc.aio.Channel) -> str:
+        app = App(channel)
+        await app.say(Frame(Kind.HELLO, address="shop", member="test"))
+        await (app.write(last) if last else app.done())
+        return (await app.status())[0]
+
+    async with channel_to(ground.url) as channel:
+        for _ in range(15):
+            assert set(await asyncio.gather(*(come_and_go(channel) for _ in range(30)))) == {status}
     await ground.empty()
 
 
