@@ -14,7 +14,7 @@ RUN python3 -m venv /opt/irisd \
 FROM ${BASE}
 LABEL org.opencontainers.image.title="irisd" \
       org.opencontainers.image.description="The Iris daemon: decentralized messaging by name" \
-      org.opencontainers.image.version="0.7.0" \
+      org.opencontainers.image.version="0.8.0" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/irisd /opt/irisd
 # A numeric user, so that a runtime can see it is not root. Its group is the one apps join to use the socket.

@@ -68,7 +68,7 @@ fuzz: $(VENV)/.dev ## Every decoder against nonsense (PROFILE=short|long)
 	@HYPOTHESIS_PROFILE=$(or $(PROFILE),long) $(PYTEST) --timeout=1200 tests/fuzz $(ARGS)
 
 accept: $(VENV)/.dev ## The long scenarios that prove the promises; minutes
-	@$(PYTEST) -rs -m accept --timeout=900 tests $(ARGS)
+	@$(PYTEST) -rs -m accept --timeout=900 $(if $(filter tests/%,$(ARGS)),,tests) $(ARGS)
 
 chaos: $(VENV)/.dev ## Break a real mesh for a while and check every promise (SEED= MINUTES=5)
 	@$(BIN)/python -m tests.accept.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)

@@ -2,4 +2,4 @@
 
 from typing import Final
 
-VERSION: Final = "0.7.0"
+VERSION: Final = "0.8.0"
