@@ -21,7 +21,7 @@ PHASES = (
     (("lint", 60), ("types", 240), ("arch", 120)),
     (("unit", 180), ("sim", 240)),
     (("fuzz", 180),),
-    (("integration", 300),),
+    (("integration", 360),),
     (("interop", 180),),
     (("netns", 120),),
 )
