@@ -26,6 +26,7 @@ STAGGER: Final = 0.25
 PER_ADDRESS: Final = 2.0
 """Seconds one address may take to answer."""
 
+_LEAST_OWN: Final = 4096
 _LINUX: Final = sys.platform == "linux"
 _UNSENT_LOW_WATER: Final = getattr(socket, "TCP_NOTSENT_LOWAT", 25 if _LINUX else 0)
 _THIN_LINEAR_TIMEOUTS: Final = 16 if _LINUX else 0
@@ -91,7 +92,9 @@ class TcpConnection(asyncio.BufferedProtocol):
         self._options = options
         self._transport: asyncio.Transport | None = None
         self._room = room
-        self._rest = b""  # of the last read
+        self._rest = b""  # of the last read, to be read behind
+        self._own: memoryview | None = None  # where the rest is instead, and is read to, while nothing comes of it
+        self._have = 0  # bytes of the rest
         self._said_all = False
         self.is_writable = False
         """Whether little enough is waiting to write more."""
@@ -137,16 +140,22 @@ class TcpConnection(asyncio.BufferedProtocol):
         self._owner.connected(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        rest = self._rest
-        if not rest:
-            return self._room
-        self._room[: len(rest)] = rest
-        return self._room[len(rest) :]
+        if self._own is not None:
+            return self._own[self._have :]
+        self._room[: self._have] = self._rest
+        return self._room[self._have :]
 
     def buffer_updated(self, nbytes: int) -> None:
-        data = self._room[: len(self._rest) + nbytes]
-        used = self._owner.received(data)
-        self._rest = bytes(data[used:]) if used < len(data) else b""
+        own, have = self._own, self._have + nbytes
+        room = self._room if own is None else own
+        used = self._owner.received(room[:have])
+        self._have = left = have - used
+        if used or not left:
+            self._own, self._rest = None, bytes(room[used:have])
+        elif own is None or left == len(own):
+            # A long piece that comes in many reads: to copy for each what is there costs more than the reads.
+            self._own = grown = memoryview(bytearray(min(max(2 * left, _LEAST_OWN), len(self._room))))
+            grown[:left] = room[:left]
 
     def eof_received(self) -> bool:
         self._owner.finished()

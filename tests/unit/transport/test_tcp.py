@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
+from random import Random
 
 import pytest
 
@@ -111,6 +112,36 @@ async def test_connections_read_to_the_same_place_and_keep_what_is_left() -> Non
         await second.until(lambda: len(second.offered) == 2)
         assert first.offered == [b"abcdef", b"efghij"]
         assert second.offered == [b"ABCDEFG", b"EFGH"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_long_pieces_in_many_reads_are_not_copied_for_each(seed: int) -> None:
+    random = Random(seed)
+    pieces = [random.randbytes(random.choice([1, 100, 5_000, 20_000])) for _ in range(40)]
+    stream = b"".join(len(piece).to_bytes(4) + piece for piece in pieces)
+    got: list[bytes] = []
+
+    def take(data: memoryview) -> int:
+        at = 0
+        while len(data) - at >= 4 and len(data) - at >= 4 + (size := int.from_bytes(data[at : at + 4])):
+            got.append(bytes(data[at + 4 : at + 4 + size]))
+            at += 4 + size
+        return at
+
+    owner = Owner(take)
+    room = memoryview(bytearray(32 * 1024))
+    connection = TcpConnection(owner, OPTIONS, room)
+    at = moved = 0
+    while at < len(stream):
+        place = connection.get_buffer(-1)
+        count = min(len(place), random.choice([1, 10, 1_448, 9_000]), len(stream) - at)
+        moved += connection._have if connection._own is None else 0
+        place[:count] = stream[at : at + count]
+        connection.buffer_updated(count)
+        room[:] = bytes(len(room))  # others read here in between
+        at += count
+    assert got == pieces
+    assert moved < len(stream)
 
 
 async def test_writing_and_the_end_of_it() -> None:
