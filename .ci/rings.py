@@ -16,11 +16,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-# (ring, seconds it may take). Rings on one line run beside each other.
+# (ring, seconds it may take). Rings on one line run beside each other, two at a time.
 PHASES = (
     (("lint", 60), ("types", 240), ("arch", 120)),
-    (("unit", 180), ("sim", 240)),
-    (("fuzz", 180),),
+    (("unit", 180), ("sim", 240), ("fuzz", 180)),
     (("integration", 360),),
     (("interop", 180),),
     (("netns", 120),),
