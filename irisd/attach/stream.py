@@ -207,9 +207,10 @@ class Stream:
         attachment, handler = self._attachment, self._handler
         awake = attachment.awake
         try:
-            while True:
+            while not self._enough:
                 if self._out is not self._in:
                     await self._follow()
+                    continue
                 frames = handler.pull(attachment, self._out.batch)
                 if frames:
                     attachment.relieved.set()
@@ -218,14 +219,13 @@ class Stream:
                     attachment.write_begins()
                     await self._out.write(frames)
                     attachment.write_ends()
-                    if self._enough:
-                        return _CLOSED
                 elif attachment.ending is not None:
                     await self._out.flush()
                     return attachment.ending
                 else:
                     awake.clear()
                     await awake.wait()
+            return _CLOSED
         except ChannelLost:
             return GONE
 
